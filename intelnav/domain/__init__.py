@@ -1,0 +1,1 @@
+"""The nouns everybody shares. No input or output happens here."""

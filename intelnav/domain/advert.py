@@ -1,0 +1,36 @@
+"""What a peer says that it serves."""
+
+from dataclasses import dataclass
+
+from intelnav.domain.identity import PeerId
+from intelnav.domain.slice import LayerRange
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a node listens: a host name or IP, and a TCP port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read `host:port` or `[v6]:port`; raises ValueError that says what an address looks like."""
+        host, colon, port = text.strip().rpartition(":")
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not colon or not host or len(host) > 253 or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+            raise ValueError(f"{text[:80]!r} is no address: write HOST:PORT, for instance 192.0.2.7:7717")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """One peer's offer for one model: the layer ranges that it has loaded, and where to dial it."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+    model: str
+    slices: tuple[LayerRange, ...]

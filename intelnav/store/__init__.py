@@ -1,0 +1,1 @@
+"""A model on disk: reading, cutting and naming it."""
