@@ -96,13 +96,13 @@ class Token:
 class Hidden:
     """Last hop to entry, once for each forward, where the entry keeps the head.
 
-    Carries the rows from `sample_from` on; `state` is None if the forward asked for none.
+    Carries every row: the entry's own layers need them all in their cache.
     """
 
     session: bytes
     seq: int
     position: int
-    state: HiddenState | None
+    state: HiddenState
     spent: tuple[int, ...] = ()
 
 

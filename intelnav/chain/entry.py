@@ -1,0 +1,177 @@
+"""The entry of a chain: a prompt becomes tokens, tokens run through the stages, and text comes out."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from intelnav.chain.interface import Answer, Ending, FinishReason, Piece, Request, ServedModel, Timing
+from intelnav.chain.ring import HopError, Ring, Rings, Terms
+from intelnav.chain.route import RouteHop, plan_route
+from intelnav.chain.stages import Chain, LocalStage, sequence_of
+from intelnav.chain.text import TextStream
+from intelnav.domain.advert import Advert
+from intelnav.domain.errors import Code, ConfigError, EngineError, PeerError
+from intelnav.domain.hidden import Dtype
+from intelnav.domain.identity import PeerId
+from intelnav.domain.slice import LayerRange
+from intelnav.engine.interface import SliceEngine
+
+# Context that a hop must have left for the answer if the request sets no limit.
+ANSWER_TOKENS = 256
+
+
+class Discovery(Protocol):
+    """Finds who serves a model: the peers of the config file now, the DHT later."""
+
+    async def providers(self, model: str) -> list[Advert]:
+        """Adverts for the model with this CID, best first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EntryModel:
+    """A model that this node answers for.
+
+    `front` and `head` give the engine that is loaded right now, or raise EngineError: a worker may have been
+    replaced since. `head` is given if the entry keeps norm, head and sampling; it runs the model's last layers.
+    """
+
+    id: str
+    name: str
+    dtype: Dtype
+    front: Callable[[], SliceEngine]
+    head: Callable[[], SliceEngine] | None
+
+
+class Entry:
+    """Answers requests over chains that it plans from `discovery`. Implements `Completer`."""
+
+    def __init__(self, own: PeerId, models: Sequence[EntryModel], discovery: Discovery, rings: Rings) -> None:
+        self._own = own
+        self._models = models
+        self._discovery = discovery
+        self._rings = rings
+
+    def models(self) -> list[ServedModel]:
+        """The models whose front is loaded right now."""
+        served = []
+        for model in self._models:
+            try:
+                served.append(ServedModel(model.id, model.name, model.front().info.context))
+            except EngineError:
+                continue
+        return served
+
+    @asynccontextmanager
+    async def answer(self, request: Request) -> AsyncIterator[Answer]:
+        """Run a generation; see `Completer.answer`."""
+        started = time.perf_counter()
+        model = self._find(request.model)
+        prompt = await _tokens(model.front(), request)
+        async with AsyncExitStack() as stack:
+            chain = await self._open(stack, model, prompt, request)
+            yield await stack.enter_async_context(
+                aclosing(_generate(chain, model.front(), prompt, request, started))
+            )
+
+    def _find(self, name: str) -> EntryModel:
+        for model in self._models:
+            if name in (model.id, model.name):
+                return model
+        known = ", ".join(model.name for model in self._models) or "none: the config names no entry"
+        raise ConfigError(f"model {name[:80]!r} is not served here; served: {known}")
+
+    async def _open(
+        self, stack: AsyncExitStack, model: EntryModel, prompt: Sequence[int], request: Request
+    ) -> Chain:
+        """Take sequences at home, then open a ring around the peers that refuse."""
+        front = model.front()
+        head = None if model.head is None else model.head()
+        if len(prompt) >= front.info.context:
+            raise PeerError(
+                Code.TOO_LONG,
+                f"the prompt has {len(prompt)} tokens, the context is {front.info.context}: shorten it, "
+                "or raise limits.context on every node of the chain",
+            )
+        at_home = front.info.is_tail and head is None
+        first = LocalStage(
+            front,
+            await stack.enter_async_context(sequence_of(front, request.sampling if at_home else None)),
+            front.info.layers,
+        )
+        last = None
+        if head is not None:
+            sequence = await stack.enter_async_context(sequence_of(head, request.sampling))
+            last = LocalStage(head, sequence, head.info.layers)
+        end = front.info.blocks if head is None else head.info.layers.start
+        route: tuple[RouteHop, ...] = ()
+        ring = None
+        if front.info.layers.end < end:
+            terms = Terms(
+                model.id,
+                model.dtype,
+                min(front.info.context, len(prompt) + (request.max_tokens or ANSWER_TOKENS)),
+                request.sampling if head is None else None,
+            )
+            route, ring = await self._open_ring(stack, LayerRange(front.info.layers.end, end), terms)
+        return Chain(self._own, first, route, ring, last, model.dtype)
+
+    async def _open_ring(
+        self, stack: AsyncExitStack, layers: LayerRange, terms: Terms
+    ) -> tuple[tuple[RouteHop, ...], Ring]:
+        adverts = await self._discovery.providers(terms.model)
+        avoid = {self._own}
+        refusals: list[str] = []
+        while True:
+            try:
+                route = plan_route(adverts, layers, avoid)
+            except PeerError as error:
+                if not refusals:
+                    raise
+                raise PeerError(Code.BUSY, f"{error}; refused: {'; '.join(refusals)}") from None
+            try:
+                return route, await stack.enter_async_context(self._rings.open(route, terms))
+            except HopError as error:
+                avoid.add(error.peer)
+                refusals.append(str(error))
+
+
+async def _tokens(front: SliceEngine, request: Request) -> list[int]:
+    if request.messages is None:
+        prompt = await front.tokenize(request.prompt or "", special=True)
+    else:
+        prompt = await front.tokenize(await front.render(list(request.messages)), special=True)
+    if not prompt:
+        raise PeerError(Code.BAD_REQUEST, "the prompt is empty: give at least one token to go on from")
+    return prompt
+
+
+async def _generate(
+    chain: Chain, front: SliceEngine, prompt: Sequence[int], request: Request, started: float
+) -> AsyncGenerator[Piece | Ending]:
+    """The decode loop. The next token is sent on its way before the text of this one is passed out."""
+    opened = time.perf_counter()
+    limit = min(request.max_tokens or chain.context, chain.context - len(prompt))
+    text = TextStream(request.stop)
+    reason: FinishReason = "stop"
+    token: int | None = await chain.prefill(prompt)
+    first = last = time.perf_counter()
+    count = 0
+    while token is not None and token not in front.info.end_tokens:
+        count += 1
+        last = time.perf_counter()
+        piece = Piece(text.feed(*await front.pieces((token,))), (token,))
+        if text.stopped or count >= limit:
+            reason = "stop" if text.stopped else "length"
+            yield piece
+            break
+        await chain.push((token,))
+        yield piece
+        token = await chain.pull()
+    if rest := text.finish():
+        yield Piece(rest, ())
+    rate = (count - 1) / (last - first) if count > 1 else 0.0
+    timing = Timing(opened - started, first - started, time.perf_counter() - started, rate)
+    yield Ending(reason, len(prompt), count, chain.reports(), timing)

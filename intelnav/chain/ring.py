@@ -1,0 +1,226 @@
+"""The remote part of one generation: an open session on every hop, forwards in, the last hop's replies out."""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from intelnav.chain.route import RouteHop
+from intelnav.domain.errors import Code, PeerError
+from intelnav.domain.hidden import Dtype, HiddenState
+from intelnav.domain.sampling import Sampling
+from intelnav.net.connection import Connection
+from intelnav.net.peers import Peers
+from intelnav.wire.messages import (
+    AbortSession,
+    ForwardHidden,
+    Hidden,
+    Message,
+    NextHop,
+    SessionAck,
+    SessionClose,
+    SessionInit,
+    Token,
+)
+from intelnav.wire.session import EntrySession
+
+OPEN_SECONDS = 15.0
+# A stage that is silent for this long on one forward is as good as lost.
+REPLY_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the entry wants of every hop of one session."""
+
+    model: str
+    dtype: Dtype
+    context: int
+    sampling: Sampling | None
+
+
+class HopError(PeerError):
+    """A hop refused or was lost; `peer` says which one."""
+
+    def __init__(self, code: Code, hop: RouteHop, reason: str) -> None:
+        super().__init__(code, f"peer {hop.peer.short} (layers {hop.layers}): {reason}")
+        self.peer = hop.peer
+
+
+class Rings:
+    """All rings that this node has open; takes the messages that are meant for an entry."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+        self._open: dict[bytes, Ring] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def knows(self, session: bytes) -> bool:
+        """Whether this session was opened by us."""
+        return session in self._open
+
+    def on_message(self, link: Connection, message: SessionAck | Token | Hidden | AbortSession) -> None:
+        """Take an answer of a hop; one for a session that is over falls away."""
+        if (ring := self._open.get(message.session)) is not None:
+            ring.on_message(link, message)
+
+    def on_lost(self, link: Connection) -> None:
+        """Tell the rings that used this link."""
+        for ring in list(self._open.values()):
+            ring.on_lost(link)
+
+    @asynccontextmanager
+    async def open(self, route: Sequence[RouteHop], terms: Terms) -> AsyncIterator["Ring"]:
+        """Open a session on every hop of `route`; they are closed on the way out, whatever happens.
+
+        Raises HopError for the first hop that refuses, cannot be reached or does not answer in 15 s.
+        """
+        ring = Ring(os.urandom(16), self._peers, route, terms)
+        self._open[ring.session] = ring
+        try:
+            await ring.start()
+            yield ring
+        finally:
+            del self._open[ring.session]
+            ring.close()
+
+
+class Ring:
+    """One open session over a route. Forwards go to the first hop; replies come from the last one, in order."""
+
+    def __init__(self, session: bytes, peers: Peers, route: Sequence[RouteHop], terms: Terms) -> None:
+        self.session = session
+        self._peers = peers
+        self._route = route
+        self._terms = terms
+        self._links: list[Connection | None] = [None] * len(route)
+        self._acks: list[asyncio.Future[SessionAck]] = []
+        self._rules = EntrySession(session, expects_tokens=terms.sampling is not None)
+        self._replies: deque[Token | Hidden] = deque()
+        self._wake = asyncio.Event()
+        self._error: PeerError | None = None
+        self.max_rows = 0
+        self.window = 0
+        self.context = 0
+
+    async def start(self) -> None:
+        """Reach every hop, then open the session on all of them at once.
+
+        Hops are reached first, so that a dead one is not blamed on the hop before it, which dials it too.
+        """
+        loop = asyncio.get_running_loop()
+        self._acks = [loop.create_future() for _ in self._route]
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                await asyncio.gather(*map(self._reach, range(len(self._route))))
+                for index in range(len(self._route)):
+                    self._init(index)
+                acks = await asyncio.gather(*self._acks)
+        except TimeoutError:
+            late = next(i for i, ack in enumerate(self._acks) if not ack.done() or ack.cancelled())
+            raise HopError(Code.TIMEOUT, self._route[late], f"no answer within {OPEN_SECONDS:g} s") from None
+        self.max_rows = min(ack.max_rows for ack in acks)
+        self.window = min(ack.window for ack in acks)
+        self.context = min(ack.context for ack in acks)
+
+    async def send(self, position: int, state: HiddenState, sample_from: int | None) -> None:
+        """Put rows into the ring, once fewer than `window` forwards are under way."""
+        while self._rules.under_way >= self.window:
+            await self._until_woken()
+        seq = self._rules.sent(position, state.rows, sample_from)
+        link = self._links[0]
+        assert link is not None
+        link.send(ForwardHidden(self.session, seq, position, state, sample_from=sample_from))
+
+    async def reply(self) -> Token | Hidden:
+        """The next reply of the last hop; raises the HopError that ended the session, if one did."""
+        while not self._replies:
+            await self._until_woken()
+        return self._replies.popleft()
+
+    @property
+    def unanswered(self) -> int:
+        """Forwards whose reply has not been taken yet."""
+        return self._rules.under_way + len(self._replies)
+
+    def close(self) -> None:
+        """Tell every hop that was asked that the session is over."""
+        for link in {link for link in self._links if link is not None}:
+            link.send(SessionClose(self.session))
+        for ack in self._acks:
+            ack.cancel()
+
+    def on_message(self, link: Connection, message: Message) -> None:
+        """An answer from a hop; one from anybody else counts for nothing."""
+        if link not in self._links:
+            return
+        index = self._links.index(link)
+        match message:
+            case SessionAck() if not self._acks[index].done():
+                self._acks[index].set_result(message)
+            case AbortSession(_, code, reason):
+                self._fail(index, code, reason)
+            case Token() | Hidden():
+                try:
+                    if index != len(self._route) - 1:
+                        raise PeerError(Code.BAD_REQUEST, "answered although it is not the last hop")
+                    self._rules.accept(message)
+                except PeerError as error:
+                    self._fail(index, error.code, str(error))
+                else:
+                    self._replies.append(message)
+                    self._wake.set()
+
+    def on_lost(self, link: Connection) -> None:
+        """A link broke; if it was one of ours the session is over."""
+        if link in self._links:
+            self._fail(self._links.index(link), Code.CLOSED, "the connection was lost")
+
+    def _fail(self, index: int, code: Code, reason: str) -> None:
+        error = HopError(code, self._route[index], reason)
+        self._error = self._error or error
+        if not self._acks[index].done():
+            self._acks[index].set_exception(error)
+            # Only the first refusal is raised; asyncio would complain about the others.
+            self._acks[index].exception()
+        self._wake.set()
+
+    async def _until_woken(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(REPLY_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            raise HopError(
+                Code.TIMEOUT, self._route[-1], f"no reply from the ring within {REPLY_SECONDS:g} s"
+            ) from None
+
+    async def _reach(self, index: int) -> None:
+        hop = self._route[index]
+        try:
+            self._links[index] = await self._peers.connect(hop.peer, hop.addresses)
+        except PeerError as error:
+            raise HopError(error.code, hop, str(error)) from None
+
+    def _init(self, index: int) -> None:
+        route, terms, link = self._route, self._terms, self._links[index]
+        assert link is not None
+        after = route[index + 1] if index + 1 < len(route) else None
+        link.send(
+            SessionInit(
+                self.session,
+                terms.model,
+                route[index].layers,
+                terms.dtype,
+                terms.context,
+                prev=route[index - 1].peer if index else self._peers.own,
+                next=None if after is None else NextHop(after.peer, after.addresses),
+                sampling=terms.sampling if after is None else None,
+            )
+        )

@@ -1,0 +1,139 @@
+"""One encrypted link to one peer, over TCP.
+
+An asyncio protocol rather than a stream: sealing and writing a message is one synchronous step, so a cancelled task
+can neither burn a Noise nonce nor interleave two messages, and a received message reaches its handler without a
+task switch.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Protocol
+
+from intelnav.domain.errors import Code, PeerError
+from intelnav.domain.identity import PeerId
+from intelnav.wire.channel import Channel, Established
+from intelnav.wire.messages import AbortSession, Message, Ping, Pong, Unknown
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_SECONDS = 10.0
+# What may wait for a peer that does not read; windows keep an honest one far below it.
+MAX_UNSENT = 64 * 2**20
+
+
+class Events(Protocol):
+    """Who is told what happens on a connection."""
+
+    def on_open(self, link: "Connection") -> None:
+        """The handshake succeeded: `link.peer` is known."""
+        ...
+
+    def on_message(self, link: "Connection", message: Message) -> None:
+        """A valid message other than ping, pong or hello arrived."""
+        ...
+
+    def on_lost(self, link: "Connection") -> None:
+        """The connection is gone; called once, also when it never opened."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """A TCP connection that speaks the protocol; `peer` is proven once `opened` is done."""
+
+    def __init__(self, channel: Channel, events: Events) -> None:
+        self._channel = channel
+        self._events = events
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._peer: PeerId | None = None
+        self.opened: asyncio.Future[PeerId] = asyncio.get_running_loop().create_future()
+        self.remote = ""
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.last_heard = time.monotonic()
+        self.reason = "closed"
+
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end; only known after the handshake."""
+        assert self._peer is not None
+        return self._peer
+
+    @property
+    def alive(self) -> bool:
+        """Whether messages can still be sent."""
+        return self._peer is not None and self._transport is not None and not self._transport.is_closing()
+
+    def send(self, message: Message) -> None:
+        """Seal and write now; after the connection is gone messages fall away and `on_lost` tells."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            self.close("the peer does not read")
+            return
+        self._write(self._channel.send(message))
+
+    def ping(self) -> None:
+        """Ask for a sign of life; any answer moves `last_heard`."""
+        self.send(Ping(0, 0))
+
+    def close(self, reason: str) -> None:
+        """Drop the connection at once."""
+        if self._transport is not None and not self._transport.is_closing():
+            self.reason = reason
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio; the dialler speaks first."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        name = transport.get_extra_info("peername")
+        self.remote = f"{name[0]}:{name[1]}" if name else "?"
+        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, self.close, "handshake timed out")
+        self._write(self._channel.outgoing())
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio; whatever is wrong with the bytes closes the connection and nothing else."""
+        self.bytes_received += len(data)
+        self.last_heard = time.monotonic()
+        try:
+            for event in self._channel.receive(data):
+                self._handle(event)
+            self._write(self._channel.outgoing())
+        except PeerError as error:
+            log.info("closing the link to %s: %s", self._peer.short if self._peer else self.remote, error)
+            self.close(str(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio, exactly once."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if not self.opened.done():
+            self.opened.set_exception(PeerError(Code.CLOSED, f"{self.remote} hung up: {exc or self.reason}"))
+            # An inbound connection has nobody waiting for this.
+            self.opened.exception()
+        self._events.on_lost(self)
+
+    def _handle(self, event: Established | Message) -> None:
+        match event:
+            case Established(peer):
+                self._peer = peer
+                if self._deadline is not None:
+                    self._deadline.cancel()
+                self._events.on_open(self)
+                self.opened.set_result(peer)
+            case Ping(nonce, at):
+                self.send(Pong(nonce, at))
+            case Pong():
+                pass
+            case Unknown(kind, session):
+                if session is not None:
+                    self.send(AbortSession(session, Code.UNSUPPORTED, f"unknown message kind {kind}"))
+            case _:
+                self._events.on_message(self, event)
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        if data and self._transport is not None:
+            self.bytes_sent += len(data)
+            self._transport.write(data)
