@@ -112,6 +112,8 @@ class Entry:
             terms = Terms(
                 model.id,
                 model.dtype,
+                front.info.width,
+                front.info.vocabulary,
                 min(front.info.context, len(prompt) + (request.max_tokens or ANSWER_TOKENS)),
                 request.sampling if head is None else None,
             )

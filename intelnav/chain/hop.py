@@ -193,11 +193,13 @@ class HopService:
             if engine.info.layers.start == init.layers.start and engine.info.layers.covers(init.layers):
                 check_init(
                     init,
+                    entry=session.entry.peer,
+                    me=self._peers.own,
+                    model=init.model,
                     layers=engine.info.layers,
                     blocks=engine.info.blocks,
                     context=engine.info.context,
-                    own=self._peers.own,
-                    entry=session.entry.peer,
+                    engine_class=engine.info.engine_class,
                 )
                 return engine
         raise PeerError(Code.NOT_HOSTING, f"layers {init.layers} of {init.model} are not loaded here")

@@ -33,10 +33,16 @@ REPLY_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the entry wants of every hop of one session."""
+    """What the entry wants of every hop of one session, and what it will hold their answers against.
+
+    `context` is the least number of tokens that a hop must have room for; without `sampling` the entry keeps the
+    head, and hidden states come back.
+    """
 
     model: str
     dtype: Dtype
+    width: int
+    vocabulary: int
     context: int
     sampling: Sampling | None
 
@@ -99,12 +105,11 @@ class Ring:
         self._terms = terms
         self._links: list[Connection | None] = [None] * len(route)
         self._acks: list[asyncio.Future[SessionAck]] = []
-        self._rules = EntrySession(session, expects_tokens=terms.sampling is not None)
+        self._rules: EntrySession | None = None
         self._replies: deque[Token | Hidden] = deque()
         self._wake = asyncio.Event()
         self._error: PeerError | None = None
         self.max_rows = 0
-        self.window = 0
         self.context = 0
 
     async def start(self) -> None:
@@ -124,28 +129,33 @@ class Ring:
             late = next(i for i, ack in enumerate(self._acks) if not ack.done() or ack.cancelled())
             raise HopError(Code.TIMEOUT, self._route[late], f"no answer within {OPEN_SECONDS:g} s") from None
         self.max_rows = min(ack.max_rows for ack in acks)
-        self.window = min(ack.window for ack in acks)
         self.context = min(ack.context for ack in acks)
+        self._rules = EntrySession(
+            self.session,
+            self._route[-1].peer,
+            dtype=self._terms.dtype,
+            width=self._terms.width,
+            vocabulary=self._terms.vocabulary,
+            keeps_head=self._terms.sampling is None,
+            max_rows=self.max_rows,
+            window=min(ack.window for ack in acks),
+            context=self.context,
+        )
 
-    async def send(self, position: int, state: HiddenState, sample_from: int | None) -> None:
-        """Put rows into the ring, once fewer than `window` forwards are under way."""
-        while self._rules.under_way >= self.window:
-            await self._until_woken()
-        seq = self._rules.sent(position, state.rows, sample_from)
-        link = self._links[0]
+    async def send(self, state: HiddenState, sample_from: int | None) -> None:
+        """Put the next rows into the ring, once the window has room for them."""
+        rules, link = self._rules, self._links[0]
+        assert rules is not None
         assert link is not None
-        link.send(ForwardHidden(self.session, seq, position, state, sample_from=sample_from))
+        while not rules.has_room:
+            await self._until_woken()
+        link.send(rules.forward(state, sample_from=sample_from))
 
     async def reply(self) -> Token | Hidden:
         """The next reply of the last hop; raises the HopError that ended the session, if one did."""
         while not self._replies:
             await self._until_woken()
         return self._replies.popleft()
-
-    @property
-    def unanswered(self) -> int:
-        """Forwards whose reply has not been taken yet."""
-        return self._rules.under_way + len(self._replies)
 
     def close(self) -> None:
         """Tell every hop that was asked that the session is over."""
@@ -164,11 +174,9 @@ class Ring:
                 self._acks[index].set_result(message)
             case AbortSession(_, code, reason):
                 self._fail(index, code, reason)
-            case Token() | Hidden():
+            case Token() | Hidden() if self._rules is not None:
                 try:
-                    if index != len(self._route) - 1:
-                        raise PeerError(Code.BAD_REQUEST, "answered although it is not the last hop")
-                    self._rules.accept(message)
+                    self._rules.accept(message, link.peer)
                 except PeerError as error:
                     self._fail(index, error.code, str(error))
                 else:

@@ -111,7 +111,7 @@ class Chain:
             return
         assert output.hidden is not None
         self._asked.append(sample_from)
-        await self._ring.send(position, output.hidden, sample_from)
+        await self._ring.send(output.hidden, sample_from)
 
     async def pull(self) -> int | None:
         """Take the result of the oldest push: its token, or None if it asked for no sample."""

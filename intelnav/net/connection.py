@@ -8,7 +8,7 @@ task switch.
 import asyncio
 import logging
 import time
-from typing import Protocol
+from typing import Protocol, cast
 
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import PeerId
@@ -86,8 +86,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio; the dialler speaks first."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports only look like asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("peername")
         self.remote = f"{name[0]}:{name[1]}" if name else "?"
         self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, self.close, "handshake timed out")
@@ -98,9 +98,10 @@ class Connection(asyncio.Protocol):
         self.bytes_received += len(data)
         self.last_heard = time.monotonic()
         try:
-            for event in self._channel.receive(data):
-                self._handle(event)
+            events = self._channel.receive(data)
             self._write(self._channel.outgoing())
+            for event in events:
+                self._handle(event)
         except PeerError as error:
             log.info("closing the link to %s: %s", self._peer.short if self._peer else self.remote, error)
             self.close(str(error))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import anyio
 
+from intelnav import __version__
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import Code, ConfigError, PeerError
 from intelnav.domain.identity import Identity, PeerId
@@ -154,5 +155,9 @@ class Peers:
 
     def _channel(self, expected: PeerId | None) -> Channel:
         return Channel(
-            self._identity, static_key=self._static_key, ephemeral_key=os.urandom(32), expected=expected
+            self._identity,
+            expected,
+            static_private=self._static_key,
+            ephemeral_private=os.urandom(32),
+            agent=f"intelnav/{__version__}",
         )

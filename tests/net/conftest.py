@@ -1,0 +1,65 @@
+"""Real links between nodes in one process: real sockets, real handshakes, no engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from intelnav.domain.advert import Address
+from intelnav.domain.identity import Identity
+from intelnav.net.connection import Connection
+from intelnav.net.peers import Peers
+from intelnav.wire.messages import Message
+
+
+@dataclass
+class Recorder:
+    """Keeps what happened on a node's links; `heard` and `lost` can be awaited."""
+
+    opened: list[Connection] = field(default_factory=list)
+    messages: asyncio.Queue[tuple[Connection, Message]] = field(default_factory=asyncio.Queue)
+    lost: asyncio.Queue[Connection] = field(default_factory=asyncio.Queue)
+
+    def on_open(self, link: Connection) -> None:
+        self.opened.append(link)
+
+    def on_message(self, link: Connection, message: Message) -> None:
+        self.messages.put_nowait((link, message))
+
+    def on_lost(self, link: Connection) -> None:
+        self.lost.put_nowait(link)
+
+
+@dataclass
+class Endpoint:
+    identity: Identity
+    events: Recorder
+    peers: Peers
+    address: Address
+
+
+MakeEndpoint = Callable[..., Awaitable[Endpoint]]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[MakeEndpoint]:
+    made: list[Endpoint] = []
+
+    async def make(limit: int = 64) -> Endpoint:
+        identity = Identity(bytes([len(made) + 1]) * 32)
+        events = Recorder()
+        peers = Peers(identity, events, limit=limit)
+        await peers.listen(Address("127.0.0.1", 0))
+        assert peers.server is not None
+        made.append(Endpoint(identity, events, peers, Address("127.0.0.1", peers.server.sockets[0].getsockname()[1])))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.peers.close()
