@@ -32,7 +32,13 @@ from intelnav.net.discovery import StaticDiscovery
 from intelnav.net.peers import Peers
 from intelnav.store.manifest import manifest_of
 from intelnav.store.model_file import ModelFile, describe
-from intelnav.wire.messages import AbortSession, ForwardHidden, Hidden, Message, SessionAck, SessionInit, Token
+from intelnav.wire.messages import (
+    AbortSession,
+    Hidden,
+    Message,
+    SessionAck,
+    Token,
+)
 
 log = logging.getLogger("intelnav.node")
 
@@ -72,7 +78,9 @@ class Node:
                 if config.network.listen is not None:
                     await self.peers.listen(config.network.listen)
                 app = build_app(self.entry, self.status, self.ready_to_answer)
-                await tasks.start(lambda **kw: serve(app, socket=config.control_socket, listen=config.api.listen, **kw))
+                await tasks.start(
+                    lambda **kw: serve(app, socket=config.control_socket, listen=config.api.listen, **kw)
+                )
                 tasks.start_soon(self.peers.keep_alive)
                 tasks.start_soon(self.hops.watch_idle)
                 for keeper in self.keepers.values():
@@ -91,7 +99,10 @@ class Node:
         """Whether every slice of the config is loaded, or the first reason why not."""
         for keeper in self.keepers.values():
             if keeper.state != "ready":
-                return False, f"layers {keeper.wanted.layers} of {keeper.wanted.name}: {keeper.reason or keeper.state}"
+                return (
+                    False,
+                    f"layers {keeper.wanted.layers} of {keeper.wanted.name}: {keeper.reason or keeper.state}",
+                )
         return True, ""
 
     def on_open(self, link: Connection) -> None:
@@ -145,7 +156,9 @@ class Node:
         """The keeper of these layers; the same one for a slice that is wanted twice."""
         model, file = await self._model(path)
         if not file.layers.covers(layers):
-            raise ConfigError(f"layers {layers} of {path}: the file holds {file.layers}; choose a range within")
+            raise ConfigError(
+                f"layers {layers} of {path}: the file holds {file.layers}; choose a range within"
+            )
         key = model, layers
         if key not in self.keepers:
             limits, backend = self.config.limits, self.config.backend
@@ -170,7 +183,11 @@ class Node:
             # The head rides on the last layer: llama.cpp loads no model without one (docs/adr/0003).
             head = await self._keeper(settings.model, LayerRange(file.blocks - 1, file.blocks))
         return EntryModel(
-            model, settings.name, self.config.network.dtype, front.engine, head.engine if head is not None else None
+            model,
+            settings.name,
+            self.config.network.dtype,
+            front.engine,
+            head.engine if head is not None else None,
         )
 
     async def _adverts(self, peer: PeerConfig) -> list[Advert]:
@@ -234,7 +251,9 @@ async def _run_until_signal(config: NodeConfig) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `intelnav-node`. Exit status 1 and one line on standard error for what a user can mend."""
     parser = argparse.ArgumentParser(prog="intelnav-node", description="Run one IntelNav node.")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or TOML; defaults apply without one")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML or TOML; defaults apply without one"
+    )
     parser.add_argument("--version", action="version", version=f"intelnav-node {__version__}")
     options = parser.parse_args(arguments)
     try:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -150,7 +149,13 @@ class HopService:
             self._end(session, code, reason, gone=link, quiet=isinstance(message, SessionClose))
 
     def _end(
-        self, session: _Session, code: Code, reason: str, *, gone: Connection | None = None, quiet: bool = False
+        self,
+        session: _Session,
+        code: Code,
+        reason: str,
+        *,
+        gone: Connection | None = None,
+        quiet: bool = False,
     ) -> None:
         if self._sessions.pop(session.init.session, None) is None:
             return
@@ -172,8 +177,12 @@ class HopService:
                     with anyio.fail_after(DIAL_SECONDS):
                         session.next = await self._peers.connect(init.next.peer, init.next.addresses)
                 info = engine.info
-                session.rules = HopSession(init, width=info.width, max_rows=info.max_rows, window=WINDOW, context=info.context)
-                session.entry.send(SessionAck(init.session, info.engine_class, info.max_rows, WINDOW, info.context))
+                session.rules = HopSession(
+                    init, width=info.width, max_rows=info.max_rows, window=WINDOW, context=info.context
+                )
+                session.entry.send(
+                    SessionAck(init.session, info.engine_class, info.max_rows, WINDOW, info.context)
+                )
                 await self._serve(session, engine, sequence)
         except (PeerError, EngineError) as error:
             self._end(session, Code(error.code), str(error))

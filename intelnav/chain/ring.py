@@ -15,7 +15,6 @@ from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
 from intelnav.wire.messages import (
     AbortSession,
-    ForwardHidden,
     Hidden,
     Message,
     NextHop,

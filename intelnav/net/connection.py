@@ -90,7 +90,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("peername")
         self.remote = f"{name[0]}:{name[1]}" if name else "?"
-        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, self.close, "handshake timed out")
+        self._deadline = asyncio.get_running_loop().call_later(
+            HANDSHAKE_SECONDS, self.close, "handshake timed out"
+        )
         self._write(self._channel.outgoing())
 
     def data_received(self, data: bytes) -> None:

@@ -75,7 +75,9 @@ class Peers:
         finally:
             if not lock.locked():
                 self._dials.pop(peer, None)
-        raise PeerError(Code.CLOSED, f"peer {peer.short} cannot be reached ({'; '.join(failures) or 'no address'})")
+        raise PeerError(
+            Code.CLOSED, f"peer {peer.short} cannot be reached ({'; '.join(failures) or 'no address'})"
+        )
 
     def links(self) -> list[Connection]:
         """Every open link."""

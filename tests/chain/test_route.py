@@ -57,7 +57,9 @@ def test_hostile_adverts_cannot_make_the_search_explode() -> None:
         plan_route([advert(n, *steps) for n in range(20)], LayerRange(0, 41))
 
 
-ranges = st.tuples(st.integers(0, 11), st.integers(1, 6)).map(lambda t: LayerRange(t[0], min(12, t[0] + t[1])))
+ranges = st.tuples(st.integers(0, 11), st.integers(1, 6)).map(
+    lambda t: LayerRange(t[0], min(12, t[0] + t[1]))
+)
 
 
 @given(st.lists(st.lists(ranges, min_size=1, max_size=2), max_size=8))

@@ -41,6 +41,9 @@ def test_chunking_does_not_matter(text: str, stops: list[str], data: st.DataObje
     whole = raw.decode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=6)))
     stream = TextStream(stops)
-    out = "".join(stream.feed(raw[a:b]) for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)) + stream.finish()
+    out = (
+        "".join(stream.feed(raw[a:b]) for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True))
+        + stream.finish()
+    )
     found = [at for stop in stops if (at := whole.find(stop)) >= 0]
     assert out == whole[: min(found, default=len(whole))]

@@ -8,8 +8,7 @@ from intelnav.domain.hidden import Dtype, HiddenState
 from intelnav.domain.identity import Identity
 from intelnav.net.peers import LINKS_PER_PEER, MAX_HANDSHAKES, Peers
 from intelnav.wire.messages import ForwardHidden, SessionClose
-
-from tests.net.conftest import Endpoint, MakeEndpoint, Recorder
+from tests.links import Endpoint, MakeEndpoint, Recorder
 
 pytestmark = pytest.mark.anyio
 
@@ -106,7 +105,9 @@ async def test_an_address_in_use_is_a_config_error(endpoint: MakeEndpoint) -> No
 async def test_a_flood_of_handshakes_leaves_open_links_alone(endpoint: MakeEndpoint) -> None:
     a, b = await endpoint(), await endpoint()
     link = await a.peers.connect(b.identity.peer, [b.address])
-    silent = [await asyncio.open_connection(b.address.host, b.address.port) for _ in range(MAX_HANDSHAKES + 5)]
+    silent = [
+        await asyncio.open_connection(b.address.host, b.address.port) for _ in range(MAX_HANDSHAKES + 5)
+    ]
     async with asyncio.timeout(10):
         # The first to come is the first to go.
         assert await silent[0][0].read() == b""

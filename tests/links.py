@@ -1,10 +1,9 @@
-"""Real links between nodes in one process: real sockets, real handshakes, no engine."""
+"""Real links between nodes in one process: real sockets and handshakes, for tests of what goes over them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-
-import pytest
 
 from intelnav.domain.advert import Address
 from intelnav.domain.identity import Identity
@@ -42,13 +41,9 @@ class Endpoint:
 MakeEndpoint = Callable[..., Awaitable[Endpoint]]
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture
-async def endpoint() -> AsyncIterator[MakeEndpoint]:
+@asynccontextmanager
+async def endpoints() -> AsyncIterator[MakeEndpoint]:
+    """Makes listening endpoints, each with its own identity; they are closed on the way out."""
     made: list[Endpoint] = []
 
     async def make(limit: int = 64) -> Endpoint:
@@ -57,7 +52,8 @@ async def endpoint() -> AsyncIterator[MakeEndpoint]:
         peers = Peers(identity, events, limit=limit)
         await peers.listen(Address("127.0.0.1", 0))
         assert peers.server is not None
-        made.append(Endpoint(identity, events, peers, Address("127.0.0.1", peers.server.sockets[0].getsockname()[1])))
+        port = peers.server.sockets[0].getsockname()[1]
+        made.append(Endpoint(identity, events, peers, Address("127.0.0.1", port)))
         return made[-1]
 
     yield make
