@@ -21,7 +21,7 @@ class Code(StrEnum):
 class IntelNavError(Exception):
     """Base of all expected errors: `str()` is a sentence for a person, `code` is for programs."""
 
-    code: str = "error"
+    code: str
 
 
 class ConfigError(IntelNavError):
@@ -44,6 +44,8 @@ class EngineError(IntelNavError):
 
 class PeerError(IntelNavError):
     """The other side broke the protocol, refused or went away."""
+
+    code: Code
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)

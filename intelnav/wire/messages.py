@@ -1,7 +1,7 @@
 """The messages of protocol version 1, as values; `codec` turns them into bytes and back.
 
-Every class is one `kind` (its snake-case name). Field checks that need no context happen in the codec; those that
-need the session's state happen in `session`. Fields are documented in docs/protocol.md, "Messages".
+Every class is one `kind` (its snake-case name). Field checks that need no context happen in the codec; those
+that need the session's state happen in `session`. Fields are documented in docs/protocol.md, "Messages".
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,8 @@ class NextHop:
 class SessionInit:
     """Entry to hop: open a session over `layers`. `next` is None at the last hop of the ring.
 
-    `sampling` is given to a hop that samples: it must own the head. A last hop without it answers with `Hidden`.
+    `sampling` is given to a hop that samples: it must own the head. A last hop without it answers with
+    `Hidden`.
     """
 
     session: bytes
@@ -55,7 +56,7 @@ class SessionInit:
 class SessionAck:
     """Hop to entry: the session is open, and what the hop allows in it.
 
-    `max_rows` rows at most in one forward, `window` forwards at most under way at once, `context` tokens in all.
+    `max_rows` rows at most in one forward, `window` forwards at most under way, `context` tokens in all.
     """
 
     session: bytes
@@ -69,7 +70,7 @@ class SessionAck:
 class ForwardHidden:
     """Prev to hop: rows of activations for the positions from `position` on.
 
-    `spent` holds the microseconds that each earlier hop kept this forward (for display and routing; unverified).
+    `spent` holds the microseconds that each earlier hop kept this forward, for display; nobody verifies it.
     """
 
     session: bytes

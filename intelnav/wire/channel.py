@@ -1,0 +1,170 @@
+"""One encrypted connection as a sans-I/O object: bytes from the socket in, events out, and the way back.
+
+It joins handshake, frames and codec, and has `hello` come first ([T1] to [T5] in docs/protocol.md).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from intelnav.domain.errors import Code, PeerError
+from intelnav.domain.identity import Identity, PeerId
+from intelnav.wire.codec import MAX_MESSAGE, decode, encode
+from intelnav.wire.messages import PROTOCOL, Hello, Message
+from intelnav.wire.noise import MAX_PLAINTEXT, Handshake, Transport
+
+MAX_HANDSHAKE = 1024
+
+_FRAME_HEAD = 2
+_MESSAGE_HEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """The handshake is done and the other side's `hello` fits ours; `peer` is proven."""
+
+    peer: PeerId
+    hello: Hello
+
+
+Event = Established | Message
+
+
+class Channel:
+    """One side of a connection. `dialled` is the peer that must answer, or None on the side that accepts.
+
+    `static_private` (per process) and `ephemeral_private` (per connection) are 32 random bytes each. What
+    `outgoing` and `send` return must be written whole and in order: it has used up nonces. A channel that
+    raised PeerError from `receive` is dead.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        dialled: PeerId | None,
+        *,
+        static_private: bytes,
+        ephemeral_private: bytes,
+        agent: str,
+        features: tuple[str, ...] = (),
+    ) -> None:
+        self._handshake = Handshake(
+            identity, dialled, static_private=static_private, ephemeral_private=ephemeral_private
+        )
+        self._hello = Hello(PROTOCOL, agent, features)
+        self._transport: Transport | None = None
+        self._established = False
+        self._dead = False
+        self._frames = b""
+        self._stream = bytearray()
+        self._outgoing = bytearray()
+        if first := self._handshake.start():
+            self._outgoing += _framed(first)
+
+    @property
+    def peer(self) -> PeerId | None:
+        """Who is at the other end, once that is established."""
+        return self._transport.peer if self._transport is not None and self._established else None
+
+    def outgoing(self) -> bytes:
+        """What must be written now: after construction, and after each `receive`."""
+        data = bytes(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    def send(self, message: Message) -> bytes:
+        """The sealed message, for one write. Raises PeerError `closed` unless established and alive.
+
+        A message over 16 MiB raises PeerError `bad_request` and leaves the channel as it was.
+        """
+        if not self._established or self._transport is None or self._dead:
+            raise PeerError(Code.CLOSED, "the connection is not open")
+        return _sealed(self._transport, message)
+
+    def receive(self, data: bytes) -> list[Event]:
+        """What `data`, cut anywhere, completes. Keeps at most one frame and one message of it.
+
+        Raises PeerError if the other side broke the protocol; the connection is then to be closed.
+        """
+        if self._dead:
+            raise PeerError(Code.CLOSED, "the connection is not open")
+        try:
+            return self._receive(data)
+        except PeerError:
+            self._dead = True
+            self._frames = b""
+            self._stream.clear()
+            raise
+
+    def _receive(self, data: bytes) -> list[Event]:
+        events: list[Event] = []
+        for frame in self._whole_frames(data):
+            if self._transport is None:
+                self._shake_hands(bytes(frame))
+            else:
+                for body in self._bodies(self._transport.unseal(frame)):
+                    events.append(self._event(self._transport.peer, decode(body)))
+        return events
+
+    def _whole_frames(self, data: bytes) -> Iterator[memoryview]:
+        data = self._frames + data if self._frames else data
+        view, at = memoryview(data), 0
+        while len(data) - at >= _FRAME_HEAD:
+            start = at + _FRAME_HEAD
+            size = int.from_bytes(view[at:start], "big")
+            if self._transport is None and size > MAX_HANDSHAKE:
+                raise PeerError(Code.BAD_REQUEST, f"a handshake frame of {size} bytes")
+            if len(data) - start < size:
+                break
+            at = start + size
+            yield view[start:at]
+        self._frames = bytes(view[at:])
+
+    def _shake_hands(self, frame: bytes) -> None:
+        if answer := self._handshake.receive(frame):
+            self._outgoing += _framed(answer)
+        self._transport = self._handshake.transport
+        if self._transport is not None:
+            self._outgoing += _sealed(self._transport, self._hello)
+
+    def _bodies(self, plaintext: bytes) -> Iterator[bytes]:
+        self._stream += plaintext
+        while len(self._stream) >= _MESSAGE_HEAD:
+            size = int.from_bytes(self._stream[:_MESSAGE_HEAD], "big")
+            if size > MAX_MESSAGE:
+                raise PeerError(
+                    Code.BAD_REQUEST, f"a message of {size} bytes is over the limit of {MAX_MESSAGE}"
+                )
+            end = _MESSAGE_HEAD + size
+            if len(self._stream) < end:
+                break
+            body = bytes(memoryview(self._stream)[_MESSAGE_HEAD:end])
+            del self._stream[:end]
+            yield body
+
+    def _event(self, peer: PeerId, message: Message) -> Event:
+        if isinstance(message, Hello) == self._established:
+            raise PeerError(Code.BAD_REQUEST, "hello must be the first message and come once")
+        if not isinstance(message, Hello):
+            return message
+        if message.protocol != PROTOCOL:
+            raise PeerError(
+                Code.UNSUPPORTED,
+                f"the peer speaks protocol {message.protocol}, this node protocol {PROTOCOL}",
+            )
+        self._established = True
+        return Established(peer, message)
+
+
+def _framed(content: bytes) -> bytes:
+    return len(content).to_bytes(_FRAME_HEAD, "big") + content
+
+
+def _sealed(transport: Transport, message: Message) -> bytes:
+    """The message in as few frames as hold it. The codec's limit on the head makes it fit the first one."""
+    head, *payload = encode(message)
+    rest = memoryview(payload[0] if payload else b"")
+    size = (len(head) + len(rest)).to_bytes(_MESSAGE_HEAD, "big")
+    room = MAX_PLAINTEXT - _MESSAGE_HEAD - len(head)
+    frames = [transport.seal(b"".join((size, head, rest[:room])))]
+    frames += [transport.seal(rest[at : at + MAX_PLAINTEXT]) for at in range(room, len(rest), MAX_PLAINTEXT)]
+    return b"".join(part for frame in frames for part in (len(frame).to_bytes(_FRAME_HEAD, "big"), frame))

@@ -1,0 +1,166 @@
+"""Messages to bytes and back: one table says which fields a kind has and what each may hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from intelnav.domain.errors import Code, PeerError
+from intelnav.domain.hidden import HiddenState
+from intelnav.wire import cbor
+from intelnav.wire import fields as f
+from intelnav.wire.fields import REQUIRED, Field, optional
+from intelnav.wire.messages import (
+    AbortSession,
+    Draining,
+    ForwardHidden,
+    Hello,
+    Hidden,
+    Message,
+    Ping,
+    Pong,
+    SessionAck,
+    SessionClose,
+    SessionInit,
+    Token,
+    Unknown,
+)
+
+MAX_MESSAGE = 16 * 2**20
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A message class, the name of its kind, its plain fields, and whether it carries a hidden state.
+
+    A hidden state is not one entry of the map but three: `dtype`, `shape` and, last of all, `payload`.
+    """
+
+    type: Any
+    name: str
+    fields: Mapping[str, Field]
+    tensor: bool = False
+
+
+_ANSWERED = {"session": f.SESSION, "seq": f.U32, "position": f.U32, "spent": f.SPENT}
+
+_KINDS = (
+    _Kind(Hello, "hello", {"protocol": f.U32, "agent": f.AGENT, "features": optional(f.FEATURES, ())}),
+    _Kind(
+        SessionInit,
+        "session_init",
+        {
+            "session": f.SESSION,
+            "model": f.MODEL,
+            "layers": f.LAYERS,
+            "dtype": f.DTYPE,
+            "context": f.POSITIVE,
+            "prev": f.PEER,
+            "next": optional(f.NEXT_HOP),
+            "sampling": optional(f.SAMPLING),
+            "engine_class": optional(f.ENGINE_CLASS),
+        },
+    ),
+    _Kind(
+        SessionAck,
+        "session_ack",
+        {
+            "session": f.SESSION,
+            "engine_class": f.ENGINE_CLASS,
+            "max_rows": f.POSITIVE,
+            "window": f.POSITIVE,
+            "context": f.POSITIVE,
+        },
+    ),
+    _Kind(
+        ForwardHidden,
+        "forward_hidden",
+        _ANSWERED | {"kv_truncate_to": optional(f.U32), "sample_from": optional(f.U32)},
+        tensor=True,
+    ),
+    _Kind(Token, "token", _ANSWERED | {"tokens": f.TOKENS}),
+    _Kind(Hidden, "hidden", _ANSWERED, tensor=True),
+    _Kind(SessionClose, "session_close", {"session": f.SESSION}),
+    _Kind(AbortSession, "abort_session", {"session": f.SESSION, "code": f.CODE, "reason": f.REASON}),
+    _Kind(Draining, "draining", {"model": f.MODEL, "layers": f.LAYERS, "deadline": f.U63}),
+    _Kind(Ping, "ping", {"nonce": f.U63, "at": f.U63}),
+    _Kind(Pong, "pong", {"nonce": f.U63, "at": f.U63}),
+)
+_BY_NAME = {kind.name: kind for kind in _KINDS}
+_BY_TYPE = {kind.type: kind for kind in _KINDS}
+
+
+def encode(message: Message) -> list[Buffer]:
+    """The message's CBOR in one or two buffers; the second is the payload of its hidden state, not copied.
+
+    Raises PeerError `bad_request` for a message over 16 MiB, or over 32 KiB before its payload, and KeyError
+    for `Unknown`, which is never sent.
+    """
+    kind = _BY_TYPE[type(message)]
+    entries: dict[str, Any] = {"kind": kind.name}
+    for name, field in kind.fields.items():
+        value = getattr(message, name)
+        if value != field.default:
+            entries[name] = field.write(value)
+    buffers: list[Buffer]
+    if isinstance(message, ForwardHidden | Hidden):
+        state = message.state
+        entries |= {"dtype": str(state.dtype), "shape": (state.rows, state.width)}
+        buffers = [cbor.dump_before_payload(entries, len(state.payload)), state.payload]
+    else:
+        buffers = [cbor.dump(entries)]
+    if (size := sum(map(len, buffers))) > MAX_MESSAGE or len(buffers[0]) > cbor.MAX_HEAD:
+        raise PeerError(Code.BAD_REQUEST, f"a {kind.name} of {size} bytes is over the limit")
+    return buffers
+
+
+def decode(data: Buffer) -> Message:
+    """The message in `data`; a hidden state's payload is a view of `data` (of a copy if it can change).
+
+    Raises PeerError, and nothing else, for whatever is no message of this version.
+    """
+    if len(data) > MAX_MESSAGE:
+        raise PeerError(
+            Code.BAD_REQUEST, f"a message of {len(data)} bytes is over the limit of {MAX_MESSAGE}"
+        )
+    entries, payload = cbor.load(bytes(data))
+    name = _value("message", "kind", f.KIND, entries)
+    kind = _BY_NAME.get(name)
+    if kind is None:
+        return Unknown(name, _session_of(entries))
+    values = {name: _value(kind.name, name, field, entries) for name, field in kind.fields.items()}
+    if kind.tensor:
+        values["state"] = _state(kind.name, entries, payload)
+    message: Message = kind.type(**values)
+    return message
+
+
+def _value(kind: str, name: str, field: Field, entries: Mapping[str, Any]) -> Any:
+    given = entries.get(name)
+    if given is None:
+        if field.default is REQUIRED:
+            raise PeerError(Code.BAD_REQUEST, f"{kind} without {name}")
+        return field.default
+    try:
+        return field.read(given)
+    except ValueError as error:
+        code = Code.UNSUPPORTED if field is f.DTYPE else Code.BAD_REQUEST
+        raise PeerError(code, f"{kind}: {name}: {error}") from None
+
+
+def _state(kind: str, entries: Mapping[str, Any], payload: memoryview | None) -> HiddenState:
+    if payload is None:
+        raise PeerError(Code.BAD_REQUEST, f"{kind} without payload")
+    dtype = _value(kind, "dtype", f.DTYPE, entries)
+    rows, width = _value(kind, "shape", f.SHAPE, entries)
+    return HiddenState(dtype, rows, width, payload)
+
+
+def _session_of(entries: Mapping[str, Any]) -> bytes | None:
+    """The session that a message of an unknown kind names, so that it can be refused there."""
+    try:
+        session: bytes = f.SESSION.read(entries.get("session"))
+    except ValueError:
+        return None
+    return session

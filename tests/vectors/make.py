@@ -1,0 +1,319 @@
+"""Writes the vector files of this folder anew: `python -m tests.vectors.make` from the repository's root.
+
+Good messages and the handshake come out of this implementation; bad messages are put together by hand here. A change
+of an existing file is a change of the protocol.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cbor2
+
+from intelnav.domain.hidden import Dtype
+from intelnav.domain.identity import Identity
+from intelnav.wire.channel import Channel
+from intelnav.wire.codec import decode, encode
+from intelnav.wire.messages import Hello, Unknown
+from intelnav.wire.noise import Handshake
+
+FOLDER = Path(__file__).parent
+SESSION = bytes(range(16))
+PEER_A, PEER_B = (Identity(bytes([n]) * 32).peer.key for n in (1, 2))
+TENSOR = {"dtype": "f16", "shape": [2, 3], "payload": bytes(range(12))}
+
+INIT = {
+    "kind": "session_init",
+    "session": SESSION,
+    "model": "b3-abc234",
+    "layers": [8, 15],
+    "dtype": "f16",
+    "context": 4096,
+    "prev": PEER_A,
+    "next": {"peer": PEER_B, "addresses": ["192.0.2.7:7717", "[2001:db8::7]:7717", "node.example:1"]},
+}
+FORWARD = {"kind": "forward_hidden", "session": SESSION, "seq": 7, "position": 100}
+TOKEN = {"kind": "token", "session": SESSION, "seq": 7, "position": 100, "tokens": [17]}
+ABORT = {"kind": "abort_session", "session": SESSION, "code": "busy", "reason": "all 8 sequences are taken"}
+PING = {"kind": "ping", "nonce": 1, "at": 2}
+
+GOOD: dict[str, dict[str, Any]] = {
+    "hello": {"kind": "hello", "protocol": 1, "agent": "intelnav/0.1.0"},
+    "hello with features": {"kind": "hello", "protocol": 1, "agent": "other", "features": ["a", "b"]},
+    "hello of a later version": {"kind": "hello", "protocol": 2, "agent": "other", "colour": "blue"},
+    "session_init in the middle": INIT,
+    "session_init at a sampling tail": {
+        **INIT,
+        "layers": [22, 30],
+        "next": None,
+        "sampling": {
+            "seed": 42,
+            "top_k": 40,
+            "temperature": 0.8,
+            "top_p": 0.95,
+            "min_p": 0.05,
+            "repeat_penalty": 1.1,
+        },
+    },
+    "session_init with defaults for sampling": {**INIT, "layers": [22, 30], "next": None, "sampling": {}},
+    "session_init with an engine class": {**INIT, "engine_class": "llama.cpp-cpu"},
+    "session_init without addresses": {**INIT, "next": {"peer": PEER_B, "addresses": []}},
+    "session_ack": {
+        "kind": "session_ack",
+        "session": SESSION,
+        "engine_class": "llama.cpp-cpu",
+        "max_rows": 128,
+        "window": 8,
+        "context": 4096,
+    },
+    "forward_hidden": {**FORWARD, **TENSOR},
+    "forward_hidden with all fields": {
+        **FORWARD,
+        "spent": [850, 1200],
+        "kv_truncate_to": 100,
+        "sample_from": 1,
+        **TENSOR,
+    },
+    "forward_hidden, f32": {**FORWARD, "dtype": "f32", "shape": [1, 2], "payload": bytes(8)},
+    "forward_hidden, bf16": {**FORWARD, "dtype": "bf16", "shape": [1, 2], "payload": bytes(4)},
+    "forward_hidden, i8": {**FORWARD, "dtype": "i8", "shape": [2, 3], "payload": bytes(14)},
+    "forward_hidden, payload of 300 bytes": {
+        **FORWARD,
+        "dtype": "f16",
+        "shape": [1, 150],
+        "payload": bytes(300),
+    },
+    "forward_hidden with an unknown field": {**FORWARD, "later": {"a": [1, None, 1.5]}, **TENSOR},
+    "token": {**TOKEN, "spent": [850, 1200, 700]},
+    "token without a sample": {**TOKEN, "tokens": []},
+    "hidden": {"kind": "hidden", "session": SESSION, "seq": 7, "position": 100, **TENSOR},
+    "session_close": {"kind": "session_close", "session": SESSION},
+    "abort_session": ABORT,
+    "abort_session with a code of a later version": {**ABORT, "code": "tired"},
+    "abort_session with a reason that is too long": {**ABORT, "reason": "x" * 1000},
+    "abort_session with control characters": {**ABORT, "reason": "a\n\x1b[31mb"},
+    "draining": {"kind": "draining", "model": "b3-abc234", "layers": [8, 15], "deadline": 1893456000},
+    "ping": PING,
+    "pong": {**PING, "kind": "pong", "at": 2**63 - 1},
+    "an unknown kind": {"kind": "dance", "tempo": 120},
+    "an unknown kind in a session": {"kind": "dance", "session": SESSION},
+    "an unknown kind with a session that is none": {"kind": "dance", "session": "mine"},
+}
+
+BAD: dict[str, tuple[str, bytes | dict[Any, Any]]] = {
+    "nothing": ("bad_request", b""),
+    "not a map": ("bad_request", b"\x80"),
+    "a map with its length missing": ("bad_request", b"\xbf\xff"),
+    "more than 23 entries": ("bad_request", {**PING, **{f"x{n}": n for n in range(21)}}),
+    "cut off": ("bad_request", cbor2.dumps(PING)[:-1]),
+    "a byte too many": ("bad_request", cbor2.dumps(PING) + b"\x00"),
+    "a number as a key": ("bad_request", {**PING, 1: 2}),
+    "a key given twice": ("bad_request", b"\xa2\x64kind\x64ping\x64kind\x64pong"),
+    "a key given twice further in": ("bad_request", b"\xa2\x64kind\x64ping\x61x\xa2\x61a\x01\x61a\x02"),
+    "an array of unknown length": ("bad_request", b"\xa2\x64kind\x64ping\x61x\x9f\xff"),
+    "nested deeper than 8": ("bad_request", b"\xa2\x64kind\x64ping\x61x" + b"\x81" * 9 + b"\x00"),
+    "a tag": ("bad_request", b"\xa2\x64kind\x64ping\x61x\xc0\x60"),
+    "a tag that nobody knows": ("bad_request", b"\xa2\x64kind\x64ping\x61x\xda\x00\x01\x00\x00\x00"),
+    "an array that claims 2^63 items": ("bad_request", b"\xa2\x64kind\x64ping\x61x\x9b\x80" + bytes(7)),
+    "a text that is not UTF-8": ("bad_request", b"\xa1\x64kind\x62\xff\xff"),
+    "no kind": ("bad_request", {"nonce": 1, "at": 2}),
+    "a kind that is no text": ("bad_request", {**PING, "kind": 1}),
+    "a kind of 65 characters": ("bad_request", {**PING, "kind": "x" * 65}),
+    "a field missing": ("bad_request", {"kind": "ping", "nonce": 1}),
+    "a required field that is null": ("bad_request", {**PING, "at": None}),
+    "a boolean for a number": ("bad_request", {**PING, "nonce": True}),
+    "a float for a whole number": ("bad_request", {**PING, "nonce": 1.0}),
+    "not a number": ("bad_request", {**FORWARD, "position": float("nan"), **TENSOR}),
+    "a negative number": ("bad_request", {**PING, "nonce": -1}),
+    "a number of 2^63": ("bad_request", {**PING, "nonce": 2**63}),
+    "a position of 2^32": ("bad_request", {**FORWARD, "position": 2**32, **TENSOR}),
+    "a session of 15 bytes": ("bad_request", {"kind": "session_close", "session": bytes(15)}),
+    "a session as text": ("bad_request", {"kind": "session_close", "session": "0123456789abcdef"}),
+    "layers that end where they start": ("bad_request", {**INIT, "layers": [8, 8]}),
+    "layers of three numbers": ("bad_request", {**INIT, "layers": [8, 9, 10]}),
+    "an unknown dtype": ("unsupported", {**INIT, "dtype": "f8"}),
+    "a context of nothing": ("bad_request", {**INIT, "context": 0}),
+    "a model with capitals": ("bad_request", {**INIT, "model": "B3-abc"}),
+    "a model with a path": ("bad_request", {**INIT, "model": "../b3"}),
+    "a model of 65 characters": ("bad_request", {**INIT, "model": "b" * 65}),
+    "a peer of 31 bytes": ("bad_request", {**INIT, "prev": bytes(31)}),
+    "nine addresses": ("bad_request", {**INIT, "next": {"peer": PEER_B, "addresses": ["192.0.2.7:1"] * 9}}),
+    "an address without a port": (
+        "bad_request",
+        {**INIT, "next": {"peer": PEER_B, "addresses": ["192.0.2.7"]}},
+    ),
+    "an address with port 0": (
+        "bad_request",
+        {**INIT, "next": {"peer": PEER_B, "addresses": ["192.0.2.7:0"]}},
+    ),
+    "an address with a zero byte": (
+        "bad_request",
+        {**INIT, "next": {"peer": PEER_B, "addresses": ["a\0b:1"]}},
+    ),
+    "a next hop without addresses": ("bad_request", {**INIT, "next": {"peer": PEER_B}}),
+    "a temperature below 0": ("bad_request", {**INIT, "next": None, "sampling": {"temperature": -0.5}}),
+    "a temperature that is not a number": (
+        "bad_request",
+        {**INIT, "next": None, "sampling": {"temperature": float("nan")}},
+    ),
+    "a forward without a payload": ("bad_request", {**FORWARD, "dtype": "f16", "shape": [2, 3]}),
+    "a hidden without a payload": (
+        "bad_request",
+        {"kind": "hidden", "session": SESSION, "seq": 7, "position": 1},
+    ),
+    "a payload that is a text": (
+        "bad_request",
+        {**FORWARD, "dtype": "f16", "shape": [1, 1], "payload": "ab"},
+    ),
+    "a payload that is not last": ("bad_request", {**TENSOR, **FORWARD}),
+    "a payload that is cut off": ("bad_request", cbor2.dumps({**FORWARD, **TENSOR})[:-1]),
+    "a byte after the payload": ("bad_request", cbor2.dumps({**FORWARD, **TENSOR}) + b"\x00"),
+    "a payload longer than its shape": ("bad_request", {**FORWARD, **TENSOR, "payload": bytes(13)}),
+    "a payload shorter than its shape": ("bad_request", {**FORWARD, **TENSOR, "payload": bytes(11)}),
+    "a payload without a shape": ("bad_request", {**FORWARD, "dtype": "f16", "payload": bytes(2)}),
+    "no rows": ("bad_request", {**FORWARD, "dtype": "f16", "shape": [0, 3], "payload": b""}),
+    "a forward in an unknown dtype": (
+        "unsupported",
+        {**FORWARD, **TENSOR, "dtype": "f8", "payload": bytes(12)},
+    ),
+    "4097 tokens": ("bad_request", {**TOKEN, "tokens": [0] * 4097}),
+    "a token of 2^32": ("bad_request", {**TOKEN, "tokens": [2**32]}),
+    "65 times spent": ("bad_request", {**TOKEN, "spent": [0] * 65}),
+    "an abort without a reason": (
+        "bad_request",
+        {"kind": "abort_session", "session": SESSION, "code": "busy"},
+    ),
+    "an agent with control characters": (
+        "bad_request",
+        {"kind": "hello", "protocol": 1, "agent": "a\x1b[0m"},
+    ),
+    "33 features": ("bad_request", {"kind": "hello", "protocol": 1, "agent": "a", "features": ["f"] * 33}),
+    "no rows asked of an ack": (
+        "bad_request",
+        {
+            "kind": "session_ack",
+            "session": SESSION,
+            "engine_class": "",
+            "max_rows": 0,
+            "window": 8,
+            "context": 1,
+        },
+    ),
+}
+
+
+def _json(value: Any) -> Any:
+    """CBOR's values as JSON; a byte string becomes an object with its hex."""
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    return [_json(item) for item in value] if isinstance(value, list) else value
+
+
+def _messages() -> list[dict[str, Any]]:
+    cases = []
+    for name, entries in GOOD.items():
+        data = cbor2.dumps(entries)
+        message = decode(data)
+        case: dict[str, Any] = {"name": name, "cbor": data.hex(), "fields": _json(entries)}
+        if isinstance(message, Unknown):
+            case |= {"unknown": message.kind, "session": message.session and message.session.hex()}
+        else:
+            case["written"] = b"".join(encode(message)).hex()
+        cases.append(case)
+    return cases
+
+
+def _bad_messages() -> list[dict[str, str]]:
+    return [
+        {"name": name, "cbor": (data if isinstance(data, bytes) else cbor2.dumps(data)).hex(), "code": code}
+        for name, (code, data) in BAD.items()
+    ]
+
+
+def _noise() -> dict[str, Any]:
+    sides = {
+        "initiator": {
+            "seed": b"\x11" * 32,
+            "static_private": b"\x12" * 32,
+            "ephemeral_private": b"\x13" * 32,
+        },
+        "responder": {
+            "seed": b"\x21" * 32,
+            "static_private": b"\x22" * 32,
+            "ephemeral_private": b"\x23" * 32,
+        },
+    }
+    keys: dict[str, Any] = {
+        name: {k: v for k, v in side.items() if k != "seed"} for name, side in sides.items()
+    }
+    identities = {name: Identity(side["seed"]) for name, side in sides.items()}
+    called = identities["responder"].peer
+    dialler = Handshake(identities["initiator"], called, **keys["initiator"])
+    acceptor = Handshake(identities["responder"], None, **keys["responder"])
+    first = dialler.start()
+    second = acceptor.receive(first)
+    third = dialler.receive(second)
+    left = Channel(identities["initiator"], called, **keys["initiator"], agent="left")
+    right = Channel(identities["responder"], None, **keys["responder"], agent="right")
+    right.receive(left.outgoing())
+    left.receive(right.outgoing())
+    from_initiator = left.outgoing()
+    right.receive(from_initiator)
+    flipped = bytes([second[40] ^ 1])
+    return {
+        "name": "Noise_XX_25519_AESGCM_SHA256",
+        "prologue": b"intelnav/1".hex(),
+        **{
+            name: {key: value.hex() for key, value in side.items()} | {"peer": str(identities[name].peer)}
+            for name, side in sides.items()
+        },
+        "messages": [first.hex(), second.hex(), third.hex()],
+        "hello": {
+            "from_initiator": b"".join(encode(Hello(1, "left"))).hex(),
+            "from_responder": b"".join(encode(Hello(1, "right"))).hex(),
+        },
+        "bytes": {
+            "from_initiator": [(len(first).to_bytes(2, "big") + first).hex(), from_initiator.hex()],
+            "from_responder": [(len(second).to_bytes(2, "big") + second).hex(), right.outgoing().hex()],
+        },
+        "refused_by_initiator": [
+            {"name": "a bit flipped", "message": (second[:40] + flipped + second[41:]).hex()},
+            {"name": "cut off", "message": second[:-1].hex()},
+            {"name": "only the ephemeral key", "message": second[:32].hex()},
+            {"name": "an ephemeral key of low order", "message": (bytes(32) + second[32:]).hex()},
+            {"name": "empty", "message": ""},
+        ],
+        "refused_by_responder": [
+            {"name": "data on the first message", "message": (first + b"\x00").hex()},
+            {"name": "31 bytes", "message": first[:31].hex()},
+            {"name": "an ephemeral key of low order", "message": bytes(32).hex()},
+            {"name": "empty", "message": ""},
+        ],
+    }
+
+
+def _payloads() -> list[dict[str, Any]]:
+    sizes = [(rows, width) for rows in (1, 2, 128) for width in (1, 576, 4096)]
+    return [
+        {"dtype": str(dtype), "rows": rows, "width": width, "bytes": rows * dtype.row_bytes(width)}
+        for dtype in Dtype
+        for rows, width in sizes
+    ]
+
+
+def main() -> None:
+    """Write every file."""
+    for name, content in (
+        ("messages", _messages()),
+        ("bad_messages", _bad_messages()),
+        ("noise", _noise()),
+        ("payloads", _payloads()),
+    ):
+        text = json.dumps(content, indent=1, ensure_ascii=True)
+        (FOLDER / f"{name}.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
