@@ -216,8 +216,15 @@ def _slice_status(keeper: SliceKeeper) -> dict[str, Any]:
         "failures": keeper.failures,
     }
     if keeper.state == "ready":
-        info = keeper.engine().info
-        status |= {"engine_class": info.engine_class, "memory_bytes": info.memory, "context": info.context}
+        engine = keeper.engine()
+        info = engine.info
+        status |= {
+            "engine_class": info.engine_class,
+            "memory_bytes": info.memory,
+            "context": info.context,
+            "sessions": info.sessions,
+            "sequences": engine.in_use,
+        }
     return status
 
 

@@ -1,8 +1,13 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import settings
 
 from tests.links import MakeEndpoint, endpoints
+
+# A slow example on a busy machine is no failure; the time limit of each test stands.
+settings.register_profile("intelnav", deadline=None)
+settings.load_profile("intelnav")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from anyio import to_thread
 from intelnav.domain.errors import ConfigError, ContentError, EngineError
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceEngine, SliceSpec
-from intelnav.engine.process import start_slice
+from intelnav.engine.process import load_slice
 from intelnav.store.cut import cut
 from intelnav.store.model_file import describe
 
@@ -67,11 +67,12 @@ class SliceKeeper:
                     self.state = "stitching"
                     path = await to_thread.run_sync(slice_file, self.wanted, self._slices)
                     self.state = "loading"
-                    async with start_slice(replace(self.wanted.room, path=path)) as engine:
+                    async with load_slice(replace(self.wanted.room, path=path)) as engine:
                         self._engine, self.state, self.reason = engine, "ready", ""
                         loaded_at = time.monotonic()
                         log.info("layers %s of %s are ready", self.wanted.layers, self.wanted.name)
-                        await engine.died()
+                        await engine.died.wait()
+                        raise EngineError(engine.death)
                 except (ConfigError, ContentError, EngineError, OSError) as error:
                     if loaded_at is not None and time.monotonic() - loaded_at > HEALTHY_SECONDS:
                         self.failures = 0

@@ -96,6 +96,11 @@ class SliceEngine(Protocol):
         """What is loaded."""
         ...
 
+    @property
+    def in_use(self) -> int:
+        """How many sequences are reserved."""
+        ...
+
     async def open(self, sampling: Sampling | None) -> int:
         """Reserve a sequence with an empty cache; PeerError `busy` if all are taken."""
         ...

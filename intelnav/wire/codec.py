@@ -11,7 +11,6 @@ from intelnav.wire import fields as f
 from intelnav.wire.fields import REQUIRED, Field, optional
 from intelnav.wire.messages import (
     AbortSession,
-    Draining,
     ForwardHidden,
     Hello,
     Hidden,
@@ -83,7 +82,6 @@ _KINDS = (
     _Kind(Hidden, "hidden", _ANSWERED, tensor=True),
     _Kind(SessionClose, "session_close", {"session": f.SESSION}),
     _Kind(AbortSession, "abort_session", {"session": f.SESSION, "code": f.CODE, "reason": f.REASON}),
-    _Kind(Draining, "draining", {"model": f.MODEL, "layers": f.LAYERS, "deadline": f.U63}),
     _Kind(Ping, "ping", {"nonce": f.U63, "at": f.U63}),
     _Kind(Pong, "pong", {"nonce": f.U63, "at": f.U63}),
 )

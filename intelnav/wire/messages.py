@@ -124,15 +124,6 @@ class AbortSession:
 
 
 @dataclass(frozen=True, slots=True)
-class Draining:
-    """Hop to peers: these layers leave at `deadline` (Unix seconds)."""
-
-    model: str
-    layers: LayerRange
-    deadline: int
-
-
-@dataclass(frozen=True, slots=True)
 class Ping:
     """Are you there? `at` is the sender's clock, returned untouched."""
 
@@ -165,7 +156,6 @@ Message = (
     | Hidden
     | SessionClose
     | AbortSession
-    | Draining
     | Ping
     | Pong
     | Unknown

@@ -12,7 +12,6 @@ from intelnav.domain.sampling import Sampling
 from intelnav.domain.slice import LayerRange
 from intelnav.wire.messages import (
     AbortSession,
-    Draining,
     ForwardHidden,
     Hello,
     Hidden,
@@ -89,7 +88,6 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hidden, sessions, u32, u32, states(), spent),
     st.builds(SessionClose, sessions),
     st.builds(AbortSession, sessions, st.sampled_from(Code), printable(200)),
-    st.builds(Draining, models, layers, u63),
     st.builds(Ping, u63, u63),
     st.builds(Pong, u63, u63),
 )

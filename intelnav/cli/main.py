@@ -1,0 +1,37 @@
+"""The `intelnav` command."""
+
+import typer
+
+from intelnav.cli.ask import ask
+from intelnav.cli.chat import chat
+from intelnav.cli.status import status
+from intelnav.cli.swarm import swarm
+from intelnav.domain.errors import IntelNavError
+
+# Plain help, and imports inside the commands: `--help` must not wait for rich and httpx.
+app = typer.Typer(
+    help="Ask models whose layers run on many machines.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(ask)
+app.command()(chat)
+app.command()(status)
+app.add_typer(swarm, name="swarm")
+
+
+def main() -> None:
+    """Run the command; what went wrong is one message and exit code 1 (2 for wrong usage)."""
+    try:
+        app()
+    except IntelNavError as error:
+        from intelnav.cli.terminal import complain
+
+        complain(error)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

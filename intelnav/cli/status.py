@@ -1,0 +1,67 @@
+"""`intelnav status`: what a node runs."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from intelnav.cli.ask import NodeOption
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the node says as JSON.")]
+
+
+def status(as_json: AsJson = False, node: NodeOption = None) -> None:
+    """Show what a node runs, and whom it knows."""
+    from rich.console import Console
+
+    from intelnav.cli.client import Node
+
+    with Node(node) as asked:
+        report = asked.status()
+    if as_json:
+        print(json.dumps(report))
+    else:
+        Console(highlight=False).print(*tables(report), sep="\n\n")
+
+
+def tables(report: dict[str, Any]) -> list["RenderableType"]:
+    """A node's status for people: a line on the node, then a table of each kind of thing that it has."""
+    from rich.markup import escape
+
+    from intelnav.cli.terminal import table
+
+    hours, seconds = divmod(int(report["uptime_seconds"]), 3600)
+    listen = report["listen"] or "no address"
+    lines: list[RenderableType] = [
+        escape(
+            f"{report['role']} {report['peer']}, version {report['version']}\n"
+            f"up {hours} h {seconds // 60:02} min, listens on {listen}, {report['sessions']} sessions"
+        )
+    ]
+    if report["entry"]:
+        entries = table("Answers for", "model", "own layers", "head", "state")
+        for entry in report["entry"]:
+            entries.add_row(*map(escape, (entry["name"], entry["layers"], entry["head"], _state(entry))))
+        lines.append(entries)
+    if report["slices"]:
+        slices = table("Hosts", "model", "layers", "state", "memory", "engine")
+        for held in report["slices"]:
+            memory = f"{held.get('memory_bytes', 0) / 1e6:.0f} MB"
+            engine = held.get("engine_class", "")
+            slices.add_row(*map(escape, (held["model"], held["layers"], _state(held), memory, engine)))
+        lines.append(slices)
+    if report["peers"]:
+        peers = table("Peers", "peer", "address", "connected")
+        for peer in report["peers"]:
+            peers.add_row(
+                *map(escape, (peer["id"][:8], peer["address"], "yes" if peer["connected"] else "no"))
+            )
+        lines.append(peers)
+    return lines
+
+
+def _state(part: dict[str, Any]) -> str:
+    return f"{part['state']}: {part['reason']}" if part.get("reason") else str(part["state"])

@@ -1,0 +1,61 @@
+"""What the commands show on a terminal."""
+
+import sys
+import unicodedata
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from intelnav.cli.client import Reply
+
+
+def printable(text: str, out: TextIO) -> str:
+    """The text, on a terminal without control characters: peers have a say in what it is."""
+    if not out.isatty():
+        return text
+    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
+
+
+def show(reply: Reply, out: TextIO = sys.stdout) -> None:
+    """Print the answer as it arrives."""
+    for text in reply:
+        out.write(printable(text, out))
+        out.flush()
+    out.write("\n")
+
+
+def complain(error: Exception) -> None:
+    """Print an error; some of its words may come from a peer."""
+    print(f"intelnav: {printable(str(error), sys.stderr)}", file=sys.stderr)
+
+
+def summary(reply: Reply) -> str:
+    """One line about a whole answer."""
+    speed = reply.timing.get("tokens_per_second", 0.0)
+    end = ", cut off at the limit" if reply.finish_reason == "length" else ""
+    return f"{len(reply.tokens)} tokens, {speed:.1f} a second, {len(reply.chain)} peers{end}"
+
+
+def note(text: str) -> None:
+    """A dim remark beside the answer, for people only."""
+    if sys.stderr.isatty():
+        Console(stderr=True).print(text, style="dim", markup=False, highlight=False)
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table."""
+    grid = Table(
+        title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False
+    )
+    for column in columns:
+        grid.add_column(column)
+    return grid
+
+
+def chain_table(chain: list[dict[str, Any]]) -> Table:
+    """Which peer computed which layers, and how long it kept a token."""
+    grid = table("Chain", "peer", "layers", "ms per token")
+    for hop in chain:
+        grid.add_row(str(hop["peer"])[:8], str(hop["layers"]), f"{hop['milliseconds']:.2f}")
+    return grid

@@ -1,0 +1,87 @@
+"""One declarative file, and `INTELNAV_...` variables over it, -> a frozen NodeConfig, or all problems."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from intelnav.config.problems import Place, sentences
+from intelnav.config.schema import (
+    DATA_DIR,
+    ApiConfig,
+    BackendConfig,
+    EntryConfig,
+    LimitsConfig,
+    LogConfig,
+    NetworkConfig,
+    NodeConfig,
+    PeerConfig,
+    PeerSlice,
+    SliceConfig,
+)
+from intelnav.config.text import Tree, read_file, read_yaml
+from intelnav.domain.errors import ConfigError
+
+__all__ = [
+    "DATA_DIR",
+    "ApiConfig",
+    "BackendConfig",
+    "EntryConfig",
+    "LimitsConfig",
+    "LogConfig",
+    "NetworkConfig",
+    "NodeConfig",
+    "PeerConfig",
+    "PeerSlice",
+    "SliceConfig",
+    "load",
+]
+
+_PREFIX = "INTELNAV_"
+_SHOWN = 30
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> NodeConfig:
+    """The config in `path` (none is needed), with the variables in `environ` laid over it.
+
+    `INTELNAV_LIMITS__SESSIONS=4` is `limits.sessions`. Values are YAML, and a list is given as a whole.
+    Relative paths start at the folder of the file. Raises ConfigError that lists every problem.
+    """
+    tree = read_file(path) if path is not None else {}
+    origins = _override(tree, environ)
+    folder = path.absolute().parent if path is not None else Path.cwd()
+    try:
+        return NodeConfig.model_validate(tree, context={"folder": folder})
+    except ValidationError as error:
+        problems = list(sentences(error, origins))
+        where = path or "environment"
+        if len(problems) == 1:
+            raise ConfigError(f"{where}: {problems[0]}") from error
+        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        lines = [f"{where}: {len(problems)} problems", *problems[:_SHOWN], *more]
+        raise ConfigError("\n  ".join(lines)) from error
+
+
+def _override(tree: Tree, environ: Mapping[str, str]) -> dict[Place, str]:
+    """Lay the variables over `tree`; returns which one each overridden place came from.
+
+    A variable without `__` that names no key is left alone: container platforms set some of their own.
+    """
+    origins: dict[Place, str] = {}
+    for variable in sorted(environ):
+        *sections, key = variable.removeprefix(_PREFIX).lower().split("__")
+        if not variable.startswith(_PREFIX) or not (sections or key in NodeConfig.model_fields):
+            continue
+        target = tree
+        for section in sections:
+            if target.get(section) is None:
+                target[section] = {}
+            target = target[section]
+            if not isinstance(target, dict):
+                raise ConfigError(f"{variable}: {section} is no section; override all of it instead")
+        try:
+            target[key] = read_yaml(environ[variable])
+        except ConfigError as error:
+            raise ConfigError(f"{variable} = {environ[variable][:80]!r}: {error}") from error
+        origins[(*sections, key)] = variable
+    return origins

@@ -1,0 +1,180 @@
+"""What a node can be told: the shape of its one file, frozen, in the domain's own types."""
+
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from intelnav.config.values import DataDir, Dialled, Layers, Listen, ModelFile, Peer, PeerModel
+from intelnav.domain.advert import Address
+from intelnav.domain.hidden import Dtype
+
+DATA_DIR = Path("~/.local/share/intelnav")
+
+
+def _whole(default: int, low: int, high: int) -> int:
+    """A setting that is a whole number from `low` to `high`; a text or a boolean is none."""
+    number: int = Field(default=default, ge=low, le=high, strict=True)
+    return number
+
+
+def _no_items(value: object) -> object:
+    """A list whose items are all commented out reads as null."""
+    return () if value is None else value
+
+
+Item = TypeVar("Item")
+Items = Annotated[tuple[Item, ...], Field(max_length=1024), BeforeValidator(_no_items)]
+
+
+class Conflict(ValueError):
+    """Keys that are fine alone and wrong together. Each argument is one sentence: `KEY = VALUE: why; fix`."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_keys(cls, value: object) -> object:
+        """A section whose keys are all commented out reads as null."""
+        return {} if value is None else value
+
+
+class BackendConfig(_Section):
+    """What computes. `gpu_layers` -1 puts all on the GPU; `threads` 0 is the physical cores minus one."""
+
+    device: Literal["auto", "cpu", "cuda", "vulkan", "metal", "rocm"] = "auto"
+    gpu_layers: int = _whole(-1, -1, 10_000)
+    threads: int = _whole(0, 0, 1024)
+
+
+class SliceConfig(_Section):
+    """A layer range of a model that this node hosts for others."""
+
+    model: ModelFile
+    layers: Layers
+
+
+class EntryConfig(_Section):
+    """A model that this node answers for; it runs `layers` itself. `name` defaults to that of the file."""
+
+    model: ModelFile
+    layers: Layers
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = ""
+    head: Literal["tail", "entry"] = "tail"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_from_file(cls, value: Any) -> Any:
+        match value:
+            case {"model": str() | Path() as model} if value.get("name") is None:
+                name = re.sub(r"[^a-z0-9_]+", "-", Path(model).stem.lower()).strip("-_")
+                return {**value, "name": name[:128] or "model"}
+        return value
+
+    @model_validator(mode="after")
+    def _from_the_first_layer(self) -> Self:
+        if self.layers.start != 0:
+            raise Conflict(
+                f"layers = {self.layers}: an entry runs the front layers; write 0..{self.layers.end}"
+            )
+        return self
+
+
+class PeerSlice(_Section):
+    """A layer range that a peer serves. `model` is a GGUF file here, or a CID (`str`)."""
+
+    model: PeerModel
+    layers: Layers
+
+
+class PeerConfig(_Section):
+    """A peer, where to dial it, and what it serves."""
+
+    id: Peer
+    address: Dialled
+    slices: Items[PeerSlice] = ()
+
+
+class NetworkConfig(_Section):
+    """How this node meets others. Without `listen` it serves no peer, and works behind NAT."""
+
+    listen: Listen = Address("127.0.0.1", 7717)
+    dtype: Dtype = Dtype.F16
+    peers: Items[PeerConfig] = ()
+
+
+class ApiConfig(_Section):
+    """HTTP besides `control.sock`: a TCP address, or None."""
+
+    listen: Listen = None
+
+
+class LimitsConfig(_Section):
+    """What others may take. `context` is tokens per session, `rows` per forward; `sessions` is per slice."""
+
+    sessions: int = _whole(8, 1, 256)
+    context: int = _whole(4096, 16, 2**20)
+    rows: int = _whole(128, 1, 4096)
+    idle_seconds: float = Field(default=300, gt=0, le=86_400, strict=True, allow_inf_nan=False)
+    connections: int = _whole(64, 1, 65_536)
+
+
+class LogConfig(_Section):
+    """What the node writes to its standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["human", "json"] = "human"
+
+
+class NodeConfig(_Section):
+    """Everything that one node is told. Paths are absolute, and model files exist."""
+
+    role: Literal["host", "relay"] = "host"
+    data_dir: DataDir = DATA_DIR
+    backend: BackendConfig = BackendConfig()
+    slices: Items[SliceConfig] = ()
+    entry: Items[EntryConfig] = ()
+    network: NetworkConfig = NetworkConfig()
+    api: ApiConfig = ApiConfig()
+    limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the node's own HTTP API listens."""
+        return self.data_dir / "control.sock"
+
+    @model_validator(mode="after")
+    def _without_conflicts(self) -> Self:
+        if conflicts := list(self._conflicts()):
+            raise Conflict(*conflicts)
+        return self
+
+    def _conflicts(self) -> Iterator[str]:
+        """Sentences about keys that are fine alone and wrong together."""
+        if self.slices and self.role == "relay":
+            yield "role = 'relay': a relay hosts no slices; remove slices, or write role: host"
+        if self.slices and self.network.listen is None:
+            yield "network.listen = none: peers cannot reach the slices; write HOST:PORT, or remove slices"
+        if (listen := self.network.listen) is not None and listen.port and listen == self.api.listen:
+            yield f"api.listen = {listen}: network.listen has that address already; write another port"
+        if self.limits.rows > self.limits.context:
+            yield f"limits.rows = {self.limits.rows}: must not exceed limits.context, {self.limits.context}"
+        for (i, one), (j, other) in combinations(enumerate(self.slices), 2):
+            common = max(one.layers.start, other.layers.start) < min(one.layers.end, other.layers.end)
+            if common and one.model.resolve() == other.model.resolve():
+                yield (
+                    f"slices[{j}].layers = {other.layers}: overlaps slices[{i}], {one.layers}, of that model;"
+                    " write ranges that share no layer"
+                )
+        for (i, first), (j, second) in combinations(enumerate(self.entry), 2):
+            if first.name == second.name:
+                yield f"entry[{j}].name = {second.name!r}: entry[{i}] has that name already; write another"
+        for (i, left), (j, right) in combinations(enumerate(self.network.peers), 2):
+            if left.id == right.id:
+                yield f"network.peers[{j}].id = {right.id}: is network.peers[{i}] already; join the two"

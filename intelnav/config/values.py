@@ -1,0 +1,103 @@
+"""Values that a config file writes as text, read into the domain's own types."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PlainValidator, ValidationInfo
+
+from intelnav.domain.advert import Address
+from intelnav.domain.identity import PeerId
+from intelnav.domain.slice import LayerRange
+
+SOCKET_BYTES = 107
+"""Longest path that a Unix socket can have, in bytes, on every Linux."""
+
+_CID = re.compile(r"b3-[a-z2-7]{52}")
+
+
+def _text(kind: type, parse: Callable[[str], object]) -> PlainValidator:
+    """A value that is written as text and kept as `kind`."""
+
+    def read(value: object) -> object:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, str):
+            raise ValueError("text is wanted here")
+        return parse(value)
+
+    return PlainValidator(read)
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    """The absolute path, with `~` filled in. A relative one starts at the folder of the config file."""
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError("a path is wanted here")
+    folder: Path = (info.context or {}).get("folder", Path())
+    try:
+        return Path(os.path.abspath(folder / Path(value).expanduser()))
+    except RuntimeError as error:
+        raise ValueError("whose home folder that is cannot be found out; write the path in full") from error
+
+
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Whether `path` is of that kind; one that cannot even be looked at (too long, no permission) is not."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
+
+
+def _model_file(value: object, info: ValidationInfo) -> Path:
+    path = _path(value, info)
+    if not _is(path, Path.is_file):
+        raise ValueError(f"there is no file {str(path)[:200]}; write the path of a GGUF file")
+    return path
+
+
+def _peer_model(value: object, info: ValidationInfo) -> Path | str:
+    if isinstance(value, str) and _CID.fullmatch(value):
+        return value
+    return _model_file(value, info)
+
+
+def _data_dir(value: object, info: ValidationInfo) -> Path:
+    path = _path(value, info)
+    if _is(path, Path.exists) and not _is(path, Path.is_dir):
+        raise ValueError(f"{path} is not a folder; write another path")
+    if (size := len(os.fsencode(path / "control.sock"))) > SOCKET_BYTES:
+        raise ValueError(
+            f"the path of control.sock in it has {size} bytes, and that of a socket may have {SOCKET_BYTES};"
+            " write a shorter path"
+        )
+    return path
+
+
+def _listen(value: object) -> Address | None:
+    if value is None or isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("write HOST:PORT, for instance 127.0.0.1:7717, or none")
+    return None if value == "none" else Address.parse(value)
+
+
+def _dialled(text: str) -> Address:
+    address = Address.parse(text)
+    if address.port == 0:
+        raise ValueError("port 0 cannot be dialled; write the port that the peer listens on")
+    return address
+
+
+Layers = Annotated[LayerRange, _text(LayerRange, LayerRange.parse), Field(examples=["8..15"])]
+Peer = Annotated[
+    PeerId, _text(PeerId, PeerId.parse), Field(examples=["the id in that peer's `intelnav status`"])
+]
+Dialled = Annotated[Address, _text(Address, _dialled), Field(examples=["192.0.2.7:7717"])]
+Listen = Annotated[Address | None, PlainValidator(_listen)]
+"""TOML has no null, so that the word `none` stands for it."""
+ModelFile = Annotated[Path, PlainValidator(_model_file), Field(examples=["./model.gguf"])]
+PeerModel = Annotated[Path | str, PlainValidator(_peer_model), Field(examples=["./model.gguf"])]
+"""A GGUF file here, or the CID of a model, as `str`."""
+DataDir = Annotated[Path, PlainValidator(_data_dir)]

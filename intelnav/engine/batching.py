@@ -1,0 +1,46 @@
+"""Which of the waiting requests run next, and which of them run together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from intelnav.engine.interface import Forward
+
+Shape = tuple[int, int, bool, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call that waits for its turn. `sequence` is the one that it touches, if any; `forward` is what it runs, if so."""
+
+    id: int
+    call: str
+    arguments: dict[str, Any]
+    sequence: int | None = None
+    forward: Forward | None = None
+
+
+def shape_of(forward: Forward) -> Shape:
+    """Forwards of one shape can be one decode: as many rows, the same layers, alike inputs and outputs."""
+    return forward.rows, forward.stop, forward.hidden is None, forward.reply is None
+
+
+def next_batch(queue: Sequence[Request], max_rows: int) -> list[Request]:
+    """The oldest request, with those behind it that are one decode with it: at most `max_rows` rows in all.
+
+    No request overtakes an older one of its own sequence.
+    """
+    oldest = queue[0]
+    if oldest.forward is None:
+        return [oldest]
+    batch = [oldest]
+    shape, rows = shape_of(oldest.forward), oldest.forward.rows
+    touched = {oldest.sequence}
+    for request in islice(queue, 1, None):
+        if (len(batch) + 1) * rows > max_rows:
+            break
+        if request.sequence not in touched and request.forward is not None and shape_of(request.forward) == shape:
+            batch.append(request)
+        touched.add(request.sequence)
+    return batch

@@ -1,0 +1,224 @@
+"""Forwards of several sequences through a loaded slice, as one decode.
+
+What native code would abort on, or silently get wrong, is refused here first.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from math import isfinite
+from time import perf_counter_ns
+from typing import Any
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+
+from intelnav.domain.errors import Code, EngineError, PeerError
+from intelnav.domain.sampling import Sampling
+from intelnav.engine import tensor
+from intelnav.engine.interface import Forward, Output, SliceSpec
+from intelnav.engine.llama.model import Model, last_words
+from intelnav.engine.llama.sampler import sample
+from intelnav.engine.llama.tap import Tap
+from intelnav.engine.probe import Gpu
+from intelnav.engine.sequences import Sequences, SequenceState
+from intelnav.engine.tensor import Rows
+
+# Far above what a real model computes and far below where float32 sums overflow: a peer that sends more could leave
+# infinities in a cache, and they would outlast its session.
+MAX_ACTIVATION = 1e18
+
+# llama.cpp gives each stream of its cache a multiple of this many cells.
+_CELLS = 256
+
+Result = Output | PeerError | EngineError
+
+
+class LlamaSlice:
+    """A loaded slice, with a cache stream for each session. Not for use by several threads.
+
+    `gpus` are those that may hold layers, none for a run on the CPU; `memory` is what the slice is known to take.
+    Raises EngineError if the file cannot be loaded, or not be run in slices.
+    """
+
+    def __init__(self, spec: SliceSpec, gpus: Sequence[Gpu], threads: int, memory: int = 0) -> None:
+        self._model = Model(spec, gpus)
+        self.info = self._model.describe(spec, memory)
+        self.vocabulary = self._model.vocabulary
+        self.max_batch = max(spec.max_rows, spec.sessions)
+        self._sequences = Sequences(self.info)
+        self._tap = Tap(self.info.width, self.max_batch)
+        self._context = self._make_context(threads, bool(gpus))
+        self._memory = llama.llama_get_memory(self._context)
+        self._logits_type: Any = ctypes.c_float * self.info.vocabulary
+        self._make_batch()
+        self._survey()
+
+    def open(self, sequence: int, sampling: Sampling | None) -> None:
+        """Start an empty sequence; PeerError if it is open already, or if there is no head to sample with."""
+        self._sequences.open(sequence, sampling)
+
+    def close(self, sequence: int) -> None:
+        """Drop a sequence and its cache."""
+        if self._sequences.close(sequence):
+            llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def forward(self, batch: Sequence[Forward]) -> list[Result]:
+        """Run forwards of one shape and of distinct sequences as one decode; the results come in the same order.
+
+        One that breaks a rule, or whose numbers are not finite, gets a PeerError and does not disturb the others.
+        """
+        results: dict[int, Result] = {}
+        admitted: list[tuple[Forward, SequenceState]] = []
+        fed: list[Rows] = []
+        # llama.cpp computes a batch sequence by sequence, in the order of their ids; sorted, rows stay where they are.
+        for forward in sorted(batch, key=lambda forward: forward.sequence):
+            try:
+                state = self._sequences.check(forward)
+                rows = None if forward.hidden is None else _finite(tensor.decode(forward.hidden))
+                if forward.truncate_to is not None:
+                    self._truncate(forward.sequence, state, forward.truncate_to)
+            except (PeerError, EngineError) as error:
+                results[forward.sequence] = error
+                continue
+            admitted.append((forward, state))
+            if rows is not None:
+                fed.append(rows)
+        if admitted:
+            try:
+                results |= self._run(admitted, fed)
+            except EngineError as error:
+                for forward, state in admitted:
+                    self._truncate(forward.sequence, state, forward.position)
+                    results[forward.sequence] = error
+        return [results[forward.sequence] for forward in batch]
+
+    def _run(self, admitted: list[tuple[Forward, SequenceState]], fed: list[Rows]) -> dict[int, Result]:
+        """Decode what passed all checks; EngineError if llama.cpp fails."""
+        first = admitted[0][0]
+        captures = first.reply is not None
+        self._fill([forward for forward, _ in admitted], captures)
+        total = first.rows * len(admitted)
+        if fed:
+            np.concatenate(fed, out=self._hidden[:total])
+        self._tap.watch(
+            first.stop - 1 - self.info.layers.start if captures else None, self._hidden[:total] if fed else None
+        )
+        started = perf_counter_ns()
+        self._decode(total)
+        micros = (perf_counter_ns() - started) // 1000
+        rows = self._tap.take(total) if captures else None
+        results: dict[int, Result] = {}
+        for index, (forward, state) in enumerate(admitted):
+            state.length, state.stop = forward.position + forward.rows, forward.stop
+            start = index * forward.rows
+            try:
+                if rows is not None and forward.reply is not None:
+                    hidden = tensor.encode(_finite(rows[start : start + forward.rows]), forward.reply)
+                    results[forward.sequence] = Output(hidden=hidden, micros=micros)
+                else:
+                    results[forward.sequence] = Output(tokens=self._sample_rows(forward, state, start), micros=micros)
+            except PeerError as error:
+                results[forward.sequence] = error
+        return results
+
+    def _fill(self, forwards: list[Forward], captures: bool) -> None:
+        """Write positions, sequences, output flags and tokens of all rows into the batch's arrays."""
+        end = 0
+        for forward in forwards:
+            start, end = end, end + forward.rows
+            self._positions[start:end] = range(forward.position, forward.position + forward.rows)
+            self._sequence_ids[start:end] = forward.sequence
+            # Without its flag, a row would be dropped in the last layer.
+            self._outputs[start:end] = captures
+            if forward.sample_from is not None:
+                self._outputs[start + forward.sample_from : end] = True
+            if forward.tokens:
+                self._token_ids[start:end] = forward.tokens
+
+    def _decode(self, rows: int) -> None:
+        self._batch.n_tokens = rows
+        status = llama.llama_decode(self._context, self._batch)
+        llama.llama_synchronize(self._context)
+        if status:
+            raise EngineError(f"llama.cpp could not decode {rows} rows, status {status}: {last_words()}")
+
+    def _sample_rows(self, forward: Forward, state: SequenceState, start: int) -> tuple[int, ...]:
+        if forward.sample_from is None or state.sampling is None:
+            return ()
+        tokens = []
+        for row in range(forward.sample_from, forward.rows):
+            position = forward.position + row
+            tokens.append(self._sample(start + row, state, state.sampling, position))
+            state.answers.add(position, tokens[-1])
+        return tuple(tokens)
+
+    def _sample(self, row: int, state: SequenceState, sampling: Sampling, position: int) -> int:
+        pointer = llama.llama_get_logits_ith(self._context, row)
+        logits = np.frombuffer(self._logits_type.from_address(ctypes.addressof(pointer.contents)), np.float32)
+        best = int(logits.argmax())
+        # argmax takes a NaN for the largest.
+        if not isfinite(logits[best]):
+            raise PeerError(Code.BAD_REQUEST, "the hidden states lead to logits that are not finite")
+        if sampling.temperature == 0 and sampling.repeat_penalty == 1:
+            return best
+        return sample(self._context, row, self.info.vocabulary, sampling, position, state.answers.recent())
+
+    def _truncate(self, sequence: int, state: SequenceState, length: int) -> None:
+        if not llama.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            raise EngineError(f"llama.cpp cannot cut the cache of this {self.info.architecture} model")
+        state.truncate(length)
+
+    def _make_context(self, threads: int, offload: bool) -> int:
+        params = llama.llama_context_default_params()
+        params.n_seq_max = self.info.sessions
+        params.n_ctx = -(-self.info.context // _CELLS) * _CELLS * self.info.sessions
+        params.n_batch = params.n_ubatch = self.max_batch
+        params.n_threads = params.n_threads_batch = threads
+        # One stream of cells for each session: attention walks its own cells only.
+        params.kv_unified = False
+        # A cache of the sliding window alone could not be truncated.
+        params.swa_full = True
+        params.op_offload = params.offload_kqv = offload
+        params.cb_eval = ctypes.cast(self._tap.callback, llama.ggml_backend_sched_eval_callback)
+        context = llama.llama_init_from_model(self._model.handle, params)
+        if not context:
+            raise EngineError(f"llama.cpp could not make a context: {last_words()}")
+        return int(context)
+
+    def _make_batch(self) -> None:
+        """A llama_batch over arrays of ours, of tokens in a front slice and of hidden states in any other."""
+        rows = self.max_batch
+        self._token_ids = np.zeros(rows, np.int32)
+        self._hidden = np.zeros((rows, self.info.width), np.float32)
+        self._positions = np.zeros(rows, np.int32)
+        self._sequence_ids = np.zeros(rows, np.int32)
+        self._outputs = np.zeros(rows, np.bool_)
+        self._counts = np.ones(rows, np.int32)
+        first = self._sequence_ids.ctypes.data
+        self._id_pointers = np.arange(first, first + 4 * rows, 4, dtype=np.uintp)
+        self._batch = llama.llama_batch()
+        rows_in = ("token", self._token_ids) if self.info.is_front else ("embd", self._hidden)
+        types = dict(llama.llama_batch._fields_)
+        for field, array in (
+            rows_in,
+            ("pos", self._positions),
+            ("n_seq_id", self._counts),
+            ("seq_id", self._id_pointers),
+            ("logits", self._outputs),
+        ):
+            setattr(self._batch, field, array.ctypes.data_as(types[field]))
+
+    def _survey(self) -> None:
+        """Decode a row of zeros: it shows whether each layer's output can be read, and warms the weights up."""
+        self._outputs[0] = True
+        self._tap.survey(len(self.info.layers))
+        self._decode(1)
+        self._tap.check(len(self.info.layers))
+        llama.llama_memory_clear(self._memory, True)
+
+
+def _finite(rows: Rows) -> Rows:
+    # Written so that a NaN fails it, too.
+    if not np.abs(rows).max() <= MAX_ACTIVATION:
+        raise PeerError(Code.BAD_REQUEST, "the hidden states hold values that are not finite, or absurdly large")
+    return rows

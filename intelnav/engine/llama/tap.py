@@ -1,0 +1,114 @@
+"""Hidden states out of a graph that llama.cpp is computing, and into it."""
+
+import ctypes
+import sys
+from ctypes import c_bool, c_size_t, c_uint64, string_at
+
+import numpy as np
+
+from intelnav.domain.errors import EngineError
+from intelnav.engine.llama.ggml import base, name_offset
+from intelnav.engine.tensor import Rows
+
+# bool (*ggml_backend_sched_eval_callback)(struct ggml_tensor * t, bool ask, void * user_data), less the last
+# argument: a callee may leave it unread, and converting it for Python costs time on every node of a graph.
+_EvalCallback = ctypes.CFUNCTYPE(c_bool, c_size_t, c_bool)
+
+# Some architectures scale the hidden states that they are fed like a token's embedding; this names the product.
+_SCALED_INPUT = b"inp_scaled"
+
+
+class Tap:
+    """Reads a layer's output while llama.cpp computes a graph, and ends the computation there.
+
+    `callback` goes into `llama_context_params.cb_eval`; it lives as long as the tap. llama.cpp calls it for every
+    node, about 35 times a layer, so names are first told apart by eight bytes that are read in place.
+    """
+
+    def __init__(self, width: int, max_rows: int) -> None:
+        self._rows: Rows = np.empty((max_rows, width), np.float32)
+        self._address = self._rows.ctypes.data
+        self._row_bytes = 4 * width
+        self._captured = self._fed_rows = 0
+        self._wanted = b""
+        self._fed: Rows | None = None
+        self._scales_input = False
+        self._met: list[bytes] | None = None
+        self._offset = offset = name_offset()
+        self._prefixes = prefixes = set[int]()
+        prefix_at, meet = c_uint64.from_address, self._meet
+
+        def visit(tensor: int, ask: bool) -> bool:
+            if not prefixes or prefix_at(tensor + offset).value not in prefixes:
+                return False
+            return meet(tensor, ask)
+
+        self.callback = _EvalCallback(visit)
+
+    def survey(self, layers: int) -> None:
+        """Before a first decode of one row: only note which block outputs the graph has."""
+        self._met = []
+        self._watch([*map(_block_output, range(layers)), _SCALED_INPUT])
+
+    def check(self, layers: int) -> None:
+        """After that decode: EngineError unless the output of each block was met exactly once."""
+        met, self._met = self._met or [], None
+        for layer in range(layers):
+            if (count := met.count(_block_output(layer))) != 1:
+                raise EngineError(
+                    f"llama.cpp names the output of block {layer} {count} times, not once: "
+                    "models of this architecture cannot be run in slices"
+                )
+        self._scales_input = _SCALED_INPUT in met
+
+    def watch(self, block: int | None, fed: Rows | None) -> None:
+        """Before a decode: end it after `block` (of the slice), if given; `fed` are the hidden states put in."""
+        self._wanted = b"" if block is None else _block_output(block)
+        self._fed = fed if self._scales_input else None
+        self._captured = self._fed_rows = 0
+        self._watch(([self._wanted] if self._wanted else []) + ([] if self._fed is None else [_SCALED_INPUT]))
+
+    def take(self, rows: int) -> Rows:
+        """After the decode: a copy of the captured rows, in the order of the batch; EngineError if some are missing."""
+        if self._captured != rows:
+            raise EngineError(f"{self._captured} of {rows} rows came out of the graph")
+        return self._rows[:rows].copy()
+
+    def _watch(self, names: list[bytes]) -> None:
+        self._prefixes.clear()
+        self._prefixes.update(int.from_bytes(name.ljust(8, b"\0")[:8], sys.byteorder) for name in names)
+
+    def _meet(self, tensor: int, ask: bool) -> bool:
+        """Called twice for a tensor that is wanted: whether it is, and then, with False, once it is computed."""
+        name = string_at(tensor + self._offset)
+        if self._met is not None:
+            self._met.append(name)
+            return False
+        if name == self._wanted:
+            if not ask:
+                self._capture(tensor)
+            return ask
+        if name == _SCALED_INPUT and self._fed is not None:
+            if not ask:
+                self._feed(tensor, self._fed)
+            return True
+        return False
+
+    def _capture(self, tensor: int) -> None:
+        """Append what one micro-batch gave: a decode comes here once for each of them."""
+        rows = base.ggml_nbytes(tensor) // self._row_bytes
+        if self._captured + rows <= len(self._rows):
+            start = self._address + self._captured * self._row_bytes
+            base.ggml_backend_tensor_get(tensor, start, 0, rows * self._row_bytes)
+        self._captured += rows
+
+    def _feed(self, tensor: int, fed: Rows) -> None:
+        rows = base.ggml_nbytes(tensor) // self._row_bytes
+        if self._fed_rows + rows <= len(fed):
+            start = fed.ctypes.data + self._fed_rows * self._row_bytes
+            base.ggml_backend_tensor_set(tensor, start, 0, rows * self._row_bytes)
+        self._fed_rows += rows
+
+
+def _block_output(block: int) -> bytes:
+    return f"l_out-{block}".encode()

@@ -1,0 +1,88 @@
+"""Which device a slice goes to, how many threads it gets, and whether it fits: decided before anything is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from intelnav.domain.errors import ConfigError, EngineError
+from intelnav.engine.interface import Device
+
+_GIB = 2**30
+_BUILD_OPTION = {"cuda": "GGML_CUDA", "vulkan": "GGML_VULKAN", "metal": "GGML_METAL", "rocm": "GGML_HIP"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU that the installed llama.cpp can use; `free` is in bytes, `handle` a ggml_backend_dev_t."""
+
+    backend: str
+    description: str
+    free: int
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that a slice takes: its weights, the caches of all its sessions, and llama.cpp's buffers (an estimate)."""
+
+    weights: int
+    cache: int
+    compute: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.compute
+
+    def __str__(self) -> str:
+        parts = f"weights {_gib(self.weights)}, caches {_gib(self.cache)}, buffers {_gib(self.compute)}"
+        return f"{_gib(self.total)} GiB ({parts})"
+
+
+def compute_bytes(width: int, vocabulary: int, rows: int, context: int) -> int:
+    """A generous estimate of llama.cpp's buffers for a decode of `rows` rows."""
+    # Logits twice, once in the graph and once handed out; a mask of f16 and f32 cells; and some 24 vectors a row.
+    return 4 * rows * (2 * vocabulary + 2 * context + 24 * width) + 16 * 2**20
+
+
+def choose_gpus(device: Device, offered: Sequence[Gpu]) -> list[Gpu]:
+    """The GPUs to use for `device`, none for the CPU. `auto` takes the backend of the first that is offered.
+
+    Raises ConfigError that names what there is, and how to get what is missing.
+    """
+    if device == "cpu" or (device == "auto" and not offered):
+        return []
+    wanted = offered[0].backend if device == "auto" else device
+    chosen = [gpu for gpu in offered if gpu.backend == wanted]
+    if not chosen:
+        there = ", ".join(["cpu", *sorted({gpu.backend for gpu in offered})])
+        raise ConfigError(
+            f"device: {device} is not there, the installed llama.cpp offers {there}. Choose one of these or auto, "
+            f"or build it in: CMAKE_ARGS=-D{_BUILD_OPTION[device]}=ON pip install --force-reinstall --no-cache-dir "
+            "llama-cpp-python==0.3.36"
+        )
+    return chosen
+
+
+def choose_threads(threads: int) -> int:
+    """`threads`, or if that is 0, one for each physical core but one, which the node itself needs."""
+    return threads or max(1, (psutil.cpu_count(logical=False) or psutil.cpu_count() or 1) - 1)
+
+
+def check_memory(need: Footprint, gpus: Sequence[Gpu], share: float) -> None:
+    """EngineError with the figures if `share` of what is needed does not fit the GPUs, or the rest not the RAM."""
+    on_gpus = round(need.total * share) if gpus else 0
+    for bytes_needed, free, place in (
+        (on_gpus, sum(gpu.free for gpu in gpus), "on the GPU"),
+        (need.total - on_gpus, psutil.virtual_memory().available, "in memory"),
+    ):
+        if bytes_needed > free:
+            raise EngineError(
+                f"the slice needs {need}, of which {_gib(bytes_needed)} GiB {place}, where {_gib(free)} GiB are free: "
+                "host fewer layers, or lower sessions or context"
+            )
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.2f}"

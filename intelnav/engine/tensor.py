@@ -1,0 +1,48 @@
+"""Activations between their wire encoding and the float32 rows that llama.cpp computes with."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intelnav.domain.hidden import Dtype, HiddenState
+
+Rows = NDArray[np.float32]
+
+_F16_MAX = 65504.0
+# The largest finite bfloat16. Like f16, it saturates: an infinity would be refused by the next hop.
+_BF16_MAX = 3.3895313892515355e38
+
+
+def decode(state: HiddenState) -> Rows:
+    """The activations as rows x width float32; a view of the payload where that is float32 already."""
+    shape = (state.rows, state.width)
+    match state.dtype:
+        case Dtype.F32:
+            return np.frombuffer(state.payload, "<f4").reshape(shape)
+        case Dtype.F16:
+            return np.frombuffer(state.payload, "<f2").astype(np.float32).reshape(shape)
+        case Dtype.BF16:
+            high = np.frombuffer(state.payload, "<u2").astype(np.uint32)
+            return (high << 16).view(np.float32).reshape(shape)
+        case Dtype.I8:
+            scales = np.frombuffer(state.payload, "<f4", state.rows)
+            values = np.frombuffer(state.payload, np.int8, offset=4 * state.rows).reshape(shape)
+            return values * scales[:, None]
+
+
+def encode(rows: Rows, dtype: Dtype) -> HiddenState:
+    """Finite float32 rows in the encoding `dtype`; the payload may share memory with `rows`."""
+    match dtype:
+        case Dtype.F32:
+            payload = rows.astype("<f4", order="C", copy=False).data.cast("B")
+        case Dtype.F16:
+            payload = rows.clip(-_F16_MAX, _F16_MAX).astype("<f2").data.cast("B")
+        case Dtype.BF16:
+            bits = rows.clip(-_BF16_MAX, _BF16_MAX).view(np.uint32)
+            # Half of the part that is cut off is added first, a little less if the kept part is even.
+            payload = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2").data.cast("B")
+        case Dtype.I8:
+            scales = np.abs(rows).max(axis=1) / np.float32(127)
+            divisors = np.where(scales > 0, scales, np.float32(1))
+            values = np.rint(rows / divisors[:, None]).clip(-127, 127).astype(np.int8)
+            payload = memoryview(scales.astype("<f4").tobytes() + values.tobytes())
+    return HiddenState(dtype, *rows.shape, payload)

@@ -1,0 +1,143 @@
+"""The child process that runs one slice: one thread and one loop, requests in and answers out over a socket pair.
+
+llama.cpp calls back into Python for every node of a graph, so nothing else may run here.
+"""
+
+import ctypes
+import signal
+import socket
+import sys
+from collections import deque
+from typing import Any
+
+from intelnav.domain.errors import IntelNavError
+from intelnav.domain.sampling import Sampling
+from intelnav.engine.batching import Request, next_batch
+from intelnav.engine.chat_template import ChatTemplate
+from intelnav.engine.link import (
+    FrameReader,
+    Message,
+    Payload,
+    frame,
+    pack_error,
+    pack_info,
+    pack_output,
+    unpack_forward,
+    unpack_load,
+)
+from intelnav.engine.llama import LlamaSlice, gpus
+from intelnav.engine.probe import check_memory, choose_gpus, choose_threads
+
+_READ_BYTES = 1 << 18
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """Loads the slice that the first request on `link` names, then answers until the parent hangs up."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._reader = FrameReader()
+        self._queue: deque[Request] = deque()
+        self._template: ChatTemplate | None = None
+
+    def run(self) -> None:
+        """Return when the parent is gone, or when it has been told why the slice cannot be loaded."""
+        if not self._receive():
+            return
+        request = self._queue.popleft()
+        try:
+            self._engine = _load(request.arguments)
+        except IntelNavError as error:
+            self._answer(request, pack_error(error))
+            return
+        self._answer(request, pack_info(self._engine.info))
+        # What arrives during one decode can join the next.
+        while self._receive():
+            self._serve(next_batch(self._queue, self._engine.max_batch))
+
+    def _receive(self) -> bool:
+        """Queue all that has arrived, and wait only if nothing is queued; False once the parent has hung up."""
+        while True:
+            try:
+                data = self._link.recv(_READ_BYTES, socket.MSG_DONTWAIT if self._queue else 0)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            for fields, payload in self._reader.feed(data):
+                forward = unpack_forward(fields, payload) if fields["call"] == "forward" else None
+                self._queue.append(Request(fields["id"], fields["call"], fields, fields.get("sequence"), forward))
+
+    def _serve(self, batch: list[Request]) -> None:
+        for request in batch:
+            self._queue.remove(request)
+        forwards = [request.forward for request in batch if request.forward is not None]
+        if not forwards:
+            self._serve_call(batch[0])
+            return
+        for request, result in zip(batch, self._engine.forward(forwards), strict=True):
+            if isinstance(result, IntelNavError):
+                self._answer(request, pack_error(result))
+            else:
+                self._answer(request, *pack_output(result))
+
+    def _serve_call(self, request: Request) -> None:
+        try:
+            value = self._call(request.call, request.arguments)
+        except IntelNavError as error:
+            self._answer(request, pack_error(error))
+        else:
+            self._answer(request, {"value": value})
+
+    def _call(self, call: str, arguments: Message) -> Any:
+        match call:
+            case "open":
+                sampling = arguments["sampling"]
+                return self._engine.open(arguments["sequence"], sampling and Sampling(**sampling))
+            case "close":
+                return self._engine.close(arguments["sequence"])
+            case "tokenize":
+                return self._engine.vocabulary.tokenize(arguments["text"], arguments["special"])
+            case "pieces":
+                return self._engine.vocabulary.pieces(arguments["tokens"])
+            case "render":
+                if self._template is None:
+                    self._template = ChatTemplate(*self._engine.vocabulary.chat_template())
+                return self._template.render(arguments["messages"])
+        raise AssertionError(f"{call!r} is no call")
+
+    def _answer(self, request: Request, fields: Message, payload: Payload = b"") -> None:
+        """Write a frame, with one system call if the socket has room for it."""
+        head, payload = frame({"id": request.id, **fields}, payload)
+        sent = self._link.sendmsg([head, payload])
+        for part in (head, payload):
+            if sent < len(part):
+                self._link.sendall(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
+
+
+def _load(arguments: Message) -> LlamaSlice:
+    spec, need, layers = unpack_load(arguments)
+    chosen = choose_gpus(spec.device, gpus())
+    check_memory(need, chosen, share=min(1.0, spec.gpu_layers / layers) if spec.gpu_layers >= 0 else 1.0)
+    return LlamaSlice(spec, chosen, choose_threads(spec.threads), need.total)
+
+
+def _die_with_parent() -> None:
+    # A closed link ends the loop, but not a decode that hangs.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(descriptor: int) -> None:
+    """Run a worker on the socket that the parent left open at `descriptor`."""
+    _die_with_parent()
+    # A service manager signals every process of the node; the node is the one to say when this one ends.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with socket.socket(fileno=descriptor) as link:
+        Worker(link).run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,309 @@
+"""A hop with a real worker behind it, and a peer that does not play by the rules in front of it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+import anyio
+import numpy as np
+import pytest
+from intelnav.engine.process import SliceProcess
+
+from intelnav.chain.hop import WINDOW, HopService
+from intelnav.domain.advert import Address
+from intelnav.domain.errors import Code
+from intelnav.domain.hidden import Dtype, HiddenState
+from intelnav.domain.identity import Identity, PeerId
+from intelnav.domain.sampling import Sampling
+from intelnav.domain.slice import LayerRange
+from intelnav.engine.interface import SliceEngine
+from intelnav.net.connection import Connection
+from intelnav.net.peers import Peers
+from intelnav.wire.messages import (
+    AbortSession,
+    ForwardHidden,
+    Hidden,
+    Message,
+    NextHop,
+    SessionAck,
+    SessionClose,
+    SessionInit,
+    Token,
+)
+from tests.chain.conftest import ROOM
+from tests.links import Recorder
+from tests.models import WIDTH
+
+pytestmark = pytest.mark.anyio
+
+IDLE_SECONDS = 30.0
+
+
+@dataclass
+class Hosted:
+    """A node that hosts `tail`, reduced to its links and its hop service."""
+
+    peers: Peers
+    hops: HopService
+    engine: SliceEngine
+    address: Address
+
+
+class Client:
+    """A peer that opens sessions; what comes back is kept per session."""
+
+    def __init__(self, seed: int, node: Hosted, cid: str) -> None:
+        self.node = node
+        self.cid = cid
+        self.events = Recorder()
+        self.peers = Peers(Identity(bytes([seed]) * 32), self.events, limit=8)
+        self.link: Connection
+
+    async def connect(self) -> "Client":
+        self.link = await self.peers.connect(self.node.peers.own, [self.node.address])
+        return self
+
+    async def hears(self) -> Message:
+        async with asyncio.timeout(20):
+            return (await self.events.messages.get())[1]
+
+    def init(self, session: bytes, **changes: object) -> SessionInit:
+        init = SessionInit(
+            session, self.cid, LayerRange(3, 6), Dtype.F32, 32, self.peers.own, None, sampling=Sampling()
+        )
+        return replace(init, **changes)  # type: ignore[arg-type] # fields of the caller's choice
+
+    async def open(self, session: bytes) -> None:
+        self.link.send(self.init(session))
+        assert isinstance(await self.hears(), SessionAck)
+
+    async def answer(self, session: bytes, steps: int = 6) -> list[int]:
+        """Tokens for rows that are the same for every session."""
+        tokens: list[int] = []
+        for seq in range(steps):
+            self.link.send(forward(session, seq, seq))
+            reply = await self.hears()
+            assert isinstance(reply, Token), reply
+            tokens += reply.tokens
+        return tokens
+
+    async def aborted(self) -> Code:
+        reply = await self.hears()
+        assert isinstance(reply, AbortSession), reply
+        return reply.code
+
+
+def state(position: int, rows: int = 1, width: int = WIDTH, dtype: Dtype = Dtype.F32) -> HiddenState:
+    values = np.random.default_rng(position).standard_normal((rows, width), dtype=np.float32)
+    return HiddenState(
+        dtype, rows, width, values.astype({Dtype.F32: "<f4", Dtype.F16: "<f2"}[dtype]).tobytes()
+    )
+
+
+def forward(session: bytes, seq: int, position: int, rows: int = 1) -> ForwardHidden:
+    return ForwardHidden(session, seq, position, state(position, rows), sample_from=rows - 1)
+
+
+@pytest.fixture
+async def node(tail: SliceProcess, cid: str) -> AsyncIterator[Hosted]:
+    class Hosting:
+        def ready(self, model: str) -> Sequence[SliceEngine]:
+            return [tail] if model == cid else []
+
+    class Events:
+        def on_open(self, link: Connection) -> None: ...
+
+        def on_message(self, link: Connection, message: Message) -> None:
+            hops.on_message(link, message)
+
+        def on_lost(self, link: Connection) -> None:
+            hops.on_lost(link)
+
+    async with anyio.create_task_group() as tasks:
+        peers = Peers(Identity(b"\x01" * 32), Events(), limit=16)
+        hops = HopService(peers, Hosting(), tasks, idle_seconds=IDLE_SECONDS)
+        await peers.listen(Address("127.0.0.1", 0))
+        assert peers.server is not None
+        port = peers.server.sockets[0].getsockname()[1]
+        yield Hosted(peers, hops, tail, Address("127.0.0.1", port))
+        await peers.close()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def client(node: Hosted, cid: str) -> AsyncIterator[Client]:
+    client = await Client(2, node, cid).connect()
+    yield client
+    await client.peers.close()
+
+
+async def is_empty(node: Hosted) -> None:
+    """Wait until the node holds no session and its engine no sequence."""
+    async with asyncio.timeout(20):
+        while len(node.hops) or node.engine.in_use:
+            await asyncio.sleep(0)
+
+
+def sid(number: int) -> bytes:
+    return bytes([number]) * 16
+
+
+async def test_a_session_answers_and_its_sequence_comes_back(client: Client, node: Hosted) -> None:
+    await client.open(sid(1))
+    assert len(await client.answer(sid(1))) == 6
+    client.link.send(SessionClose(sid(1)))
+    await is_empty(node)
+
+
+async def test_sessions_do_not_see_each_other(client: Client) -> None:
+    await client.open(sid(1))
+    alone = await client.answer(sid(1))
+    await client.open(sid(2))
+    await client.open(sid(3))
+    client.link.send(forward(sid(3), 0, 0, rows=5))
+    assert isinstance(await client.hears(), Token)
+    assert await client.answer(sid(2)) == alone
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (lambda s: forward(s, 1, 1), Code.BAD_REQUEST),
+        (lambda s: forward(s, 3, 2), Code.BAD_REQUEST),
+        (lambda s: forward(s, 2, 5), Code.BAD_REQUEST),
+        (lambda s: forward(s, 2, 2, rows=17), Code.BAD_REQUEST),
+        (lambda s: replace(forward(s, 2, 2), state=state(2, width=WIDTH * 2)), Code.BAD_REQUEST),
+        (lambda s: replace(forward(s, 2, 2), state=state(2, dtype=Dtype.F16)), Code.BAD_REQUEST),
+        (lambda s: replace(forward(s, 2, 2), sample_from=1), Code.BAD_REQUEST),
+        (lambda s: replace(forward(s, 2, 2), kv_truncate_to=9), Code.BAD_REQUEST),
+        (
+            lambda s: replace(forward(s, 2, 2), state=HiddenState(Dtype.F32, 1, WIDTH, b"\xff" * 4 * WIDTH)),
+            None,
+        ),
+    ],
+    ids=["replayed", "seq", "position", "rows", "width", "dtype", "sample", "truncate", "nan"],
+)
+async def test_a_bad_forward_ends_its_own_session_only(
+    client: Client, bad: object, code: Code | None
+) -> None:
+    await client.open(sid(1))
+    alone = await client.answer(sid(1))
+    await client.open(sid(2))
+    await client.open(sid(3))
+    first = await client.answer(sid(2), steps=2)
+    assert callable(bad)
+    client.link.send(bad(sid(2)))
+    ended = await client.aborted()
+    assert ended == code or (code is None and ended in (Code.BAD_REQUEST, Code.ENGINE_FAILED))
+    assert first == alone[:2]
+    assert await client.answer(sid(3)) == alone
+
+
+async def test_a_full_context_is_too_long(client: Client) -> None:
+    await client.open(sid(1))
+    position = 0
+    for seq in range(ROOM.context // 16):
+        client.link.send(forward(sid(1), seq, position, rows=16))
+        assert isinstance(await client.hears(), Token)
+        position += 16
+    client.link.send(forward(sid(1), seq + 1, position))
+    assert await client.aborted() == Code.TOO_LONG
+
+
+async def test_forwards_beyond_the_window_end_the_session(client: Client) -> None:
+    await client.open(sid(1))
+    for seq in range(WINDOW + 1):
+        client.link.send(forward(sid(1), seq, seq))
+    heard = [await client.hears() for _ in range(1)]
+    while isinstance(heard[-1], Token):
+        heard.append(await client.hears())
+    assert isinstance(heard[-1], AbortSession)
+    assert heard[-1].code == Code.BAD_REQUEST
+
+
+async def test_an_outsider_can_neither_feed_nor_end_a_session(client: Client, node: Hosted, cid: str) -> None:
+    await client.open(sid(1))
+    first = await client.answer(sid(1), steps=2)
+    stranger = await Client(9, node, cid).connect()
+    stranger.link.send(forward(sid(1), 2, 2))
+    assert await stranger.aborted() == Code.BAD_REQUEST
+    stranger.link.send(SessionClose(sid(1)))
+    stranger.link.send(AbortSession(sid(1), Code.CLOSED, "mine"))
+    stranger.link.send(stranger.init(sid(1)))
+    assert await stranger.aborted() == Code.BAD_REQUEST
+    await stranger.peers.close()
+    await client.open(sid(2))
+    assert (await client.answer(sid(2)))[:2] == first
+    client.link.send(forward(sid(1), 2, 2))
+    assert isinstance(await client.hears(), Token)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"model": "b3-" + "a" * 52}, Code.NOT_HOSTING),
+        ({"layers": LayerRange(2, 6)}, Code.NOT_HOSTING),
+        ({"layers": LayerRange(3, 7)}, Code.NOT_HOSTING),
+        ({"context": ROOM.context + 1}, Code.TOO_LONG),
+        ({"layers": LayerRange(3, 5)}, Code.BAD_REQUEST),
+    ],
+    ids=["model", "start", "end", "context", "sampling without head"],
+)
+async def test_an_init_that_does_not_fit_is_refused(
+    client: Client, node: Hosted, changes: dict[str, object], code: Code
+) -> None:
+    client.link.send(client.init(sid(1), **changes))
+    assert await client.aborted() == code
+    await is_empty(node)
+
+
+async def test_a_slice_may_be_asked_to_stop_early(client: Client) -> None:
+    client.link.send(client.init(sid(1), layers=LayerRange(3, 5), sampling=None))
+    assert isinstance(await client.hears(), SessionAck)
+    client.link.send(forward(sid(1), 0, 0, rows=3))
+    reply = await client.hears()
+    assert isinstance(reply, Hidden)
+    assert (reply.state.rows, reply.state.width) == (3, WIDTH)
+
+
+async def test_the_last_place_taken_is_busy_and_a_closed_one_free_again(client: Client) -> None:
+    for number in range(ROOM.sessions):
+        await client.open(sid(number))
+    client.link.send(client.init(sid(99)))
+    assert await client.aborted() == Code.BUSY
+    client.link.send(SessionClose(sid(0)))
+    await client.open(sid(100))
+
+
+async def test_a_next_hop_that_cannot_be_reached_is_said(client: Client, node: Hosted) -> None:
+    nobody = NextHop(PeerId(b"\x42" * 32), (Address("127.0.0.1", 9),))
+    client.link.send(client.init(sid(1), layers=LayerRange(3, 5), next=nobody, sampling=None))
+    assert await client.aborted() == Code.CLOSED
+    await is_empty(node)
+
+
+async def test_a_lost_entry_leaves_nothing_behind(client: Client, node: Hosted) -> None:
+    for number in range(ROOM.sessions):
+        await client.open(sid(number))
+    client.link.send(forward(sid(1), 0, 0, rows=16))
+    client.link.close("test")
+    await is_empty(node)
+
+
+async def test_a_draining_node_refuses_and_ends(client: Client, node: Hosted) -> None:
+    await client.open(sid(1))
+    node.hops.end_all("leaving")
+    assert await client.aborted() == Code.DRAINING
+    client.link.send(client.init(sid(2)))
+    assert await client.aborted() == Code.DRAINING
+
+
+async def test_a_killed_worker_ends_its_sessions_with_its_code(client: Client, node: Hosted) -> None:
+    await client.open(sid(1))
+    assert isinstance(node.engine, SliceProcess)
+    os.kill(node.engine.pid, signal.SIGKILL)
+    await node.engine.died.wait()
+    client.link.send(forward(sid(1), 0, 0))
+    assert await client.aborted() == Code.ENGINE_FAILED
