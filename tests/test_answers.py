@@ -14,15 +14,15 @@ import psutil
 import pytest
 
 from intelnav.store.embedded import embedded_model
-from tests.reference import WholeModel
+from tests.reference import PlainLlama
 from tests.sandbox import PROMPTS, Sandbox, sandbox
 
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
-def whole() -> WholeModel:
-    return WholeModel(embedded_model())
+def whole() -> PlainLlama:
+    return PlainLlama(embedded_model(), 1024)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def until(condition: object, seconds: float = 30) -> None:
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_a_chain_gives_the_tokens_of_the_whole_model(swarm: Sandbox, whole: WholeModel, prompt: str) -> None:
+def test_a_chain_gives_the_tokens_of_the_whole_model(swarm: Sandbox, whole: PlainLlama, prompt: str) -> None:
     assert swarm.complete(prompt, max_tokens=128).tokens == whole.greedy(prompt, 128)
 
 
@@ -51,14 +51,14 @@ def test_a_chain_gives_the_tokens_of_the_whole_model(swarm: Sandbox, whole: Whol
     [("8,15,22", "entry"), ("1,2,29", "tail"), ("1,28", "entry"), ("17", "entry"), ("29", "tail")],
 )
 def test_cuts_and_the_place_of_the_head_change_no_token(
-    tmp_path: Path, whole: WholeModel, cuts: str, head: str
+    tmp_path: Path, whole: PlainLlama, cuts: str, head: str
 ) -> None:
     with sandbox(tmp_path / "s", cuts, head=head) as other:
         for prompt in PROMPTS[:2]:
             assert other.complete(prompt, max_tokens=128).tokens == whole.greedy(prompt, 128)
 
 
-def test_a_prompt_longer_than_a_batch_is_answered_alike(swarm: Sandbox, whole: WholeModel) -> None:
+def test_a_prompt_longer_than_a_batch_is_answered_alike(swarm: Sandbox, whole: PlainLlama) -> None:
     prompt = "The quick brown fox jumps over the lazy dog. " * 60
     assert swarm.complete(prompt, max_tokens=16).tokens == whole.greedy(prompt, 16)
 

@@ -16,6 +16,7 @@ from tests.models import tiny_model
 
 pytestmark = pytest.mark.timeout(240)
 
+QUESTION = "What is the capital of France?", "--system", "You are a helpful assistant."
 PROMPT = "The capital of France is"
 
 
@@ -78,7 +79,7 @@ def tiny(tmp_path: Path) -> Iterator[Sandbox]:
 
 
 def test_the_swarm_knows_the_capital_of_france(swarm: Sandbox) -> None:
-    answer = swarm.ask("What is the capital of France?", "--temperature", "0", "--max-tokens", "40")
+    answer = swarm.ask(*QUESTION, "--temperature", "0", "--max-tokens", "40")
     assert "Paris" in answer["text"]
     assert set(answer) == {"text", "tokens", "finish_reason", "chain", "timing"}
     assert answer["finish_reason"] in ("stop", "length")
@@ -116,12 +117,8 @@ def test_every_command_of_the_client_works_on_the_entry(swarm: Sandbox) -> None:
     entry = str(swarm.root / "entry")
     assert '"role": "host"' in swarm.cli("status", "--json", "--node", entry).stdout
     assert "0..8" in swarm.cli("status", "--node", entry).stdout
-    assert (
-        "Paris"
-        in swarm.cli(
-            "ask", "--node", entry, "--temperature", "0", stdin="What is the capital of France?"
-        ).stdout
-    )
+    question, *system = QUESTION
+    assert "Paris" in swarm.cli("ask", "--node", entry, "--temperature", "0", *system, stdin=question).stdout
     assert swarm.cli("chat", "--node", entry, "--max-tokens", "4", stdin="Hello!\n").returncode == 0
 
 

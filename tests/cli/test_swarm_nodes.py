@@ -3,10 +3,11 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from intelnav.cli import swarm_nodes
-from intelnav.cli.swarm_files import Swarm, locked
+from intelnav.cli.swarm_files import Member, Swarm, locked
 from intelnav.cli.swarm_nodes import Plan, cut, start, stop
 from intelnav.config import load
 from intelnav.domain.errors import ConfigError, IntelNavError
@@ -18,6 +19,12 @@ from tests.models import tiny_model
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of six layers."""
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf", blocks=6)
+
+
+def running_below(root: Path) -> list[psutil.Process]:
+    """Every node and worker of a swarm in `root`, recorded or not."""
+    members = (Member(name, root / name, 0, "", "", None) for name in ("entry", "peer-1", "peer-2"))
+    return [process for member in members for process in member.processes()]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +107,7 @@ def test_a_node_that_ends_at_its_start_takes_the_others_down(model: Path, tmp_pa
     assert reports[0].startswith("0 of 3 nodes are ready, loading entry (0..2)")
     assert Swarm.load(tmp_path) is None
     assert list(tmp_path.glob("*/control.sock")) == []
+    assert running_below(tmp_path) == []
 
 
 def test_a_slice_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
@@ -107,6 +115,7 @@ def test_a_slice_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     with pytest.raises(IntelNavError, match=r"cannot load layers|ended at its start"):
         start(tmp_path, Plan(odd, cut(odd, (), 2), threads=1), lambda _: None)
     assert Swarm.load(tmp_path) is None
+    assert running_below(tmp_path) == []
 
 
 def test_stopping_what_has_stopped_is_no_error(model: Path, tmp_path: Path) -> None:
