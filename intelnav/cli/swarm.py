@@ -35,6 +35,9 @@ Head = Annotated[
 Threads = Annotated[int, typer.Option(min=0, help="Threads of each node; 0 lets the node choose.")]
 
 DEMO_QUESTION = "What is the capital of France?"
+# With the instructions that its template puts in by itself, SmolLM2 answers this in broken French, sliced or whole.
+DEMO_SYSTEM = "You are a helpful assistant."
+NEXT_QUESTION = "Why is the sky blue?"
 
 
 @swarm.command()
@@ -52,7 +55,7 @@ def up(
         started = _start(_root(root), report, model, cuts, nodes, dtype, head, threads)
     print(f"{len(started.members)} nodes are up in {started.root}, with {started.model}.")
     suffix = f" --root {root}" if root is not None else ""
-    print(f'Next: intelnav swarm ask "{DEMO_QUESTION}"{suffix}')
+    print(f'Next: intelnav swarm ask "{NEXT_QUESTION}"{suffix}')
 
 
 @swarm.command()
@@ -133,12 +136,12 @@ def demo() -> None:
         stack.callback(stop, started)
         print(f"\nFour processes hold {started.model}; none of them has all of it.\n\n> {DEMO_QUESTION}\n")
         node = stack.enter_context(Node(str(started.entry.socket)))
-        question = messages(DEMO_QUESTION, None)
+        question = messages(DEMO_QUESTION, DEMO_SYSTEM)
         with node.ask(question, started.model, temperature=0, max_tokens=64) as reply:
             show(reply)
         print(f"\n{summary(reply)}\n")
         Console(highlight=False).print(chain_table(reply.chain))
-    print('\nNext: intelnav swarm up, then intelnav swarm ask "Why is the sky blue?"')
+    print(f'\nNext: intelnav swarm up, then intelnav swarm ask "{NEXT_QUESTION}"')
 
 
 def _root(root: Path | None) -> Path:

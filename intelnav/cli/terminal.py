@@ -34,7 +34,7 @@ def summary(reply: Reply) -> str:
     """One line about a whole answer."""
     speed = reply.timing.get("tokens_per_second", 0.0)
     end = ", cut off at the limit" if reply.finish_reason == "length" else ""
-    return f"{len(reply.tokens)} tokens, {speed:.1f} a second, {len(reply.chain)} peers{end}"
+    return f"{len(reply.tokens)} tokens, {speed:.1f} a second, {len(reply.chain)} nodes{end}"
 
 
 def note(text: str) -> None:

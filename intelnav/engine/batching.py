@@ -12,7 +12,7 @@ Shape = tuple[int, int, bool, bool]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call that waits for its turn. `sequence` is the one that it touches, if any; `forward` is what it runs, if so."""
+    """A call that waits for its turn; `sequence` is the one that it touches, `forward` what it runs, if any."""
 
     id: int
     call: str
@@ -40,7 +40,11 @@ def next_batch(queue: Sequence[Request], max_rows: int) -> list[Request]:
     for request in islice(queue, 1, None):
         if (len(batch) + 1) * rows > max_rows:
             break
-        if request.sequence not in touched and request.forward is not None and shape_of(request.forward) == shape:
+        if (
+            request.sequence not in touched
+            and request.forward is not None
+            and shape_of(request.forward) == shape
+        ):
             batch.append(request)
         touched.add(request.sequence)
     return batch

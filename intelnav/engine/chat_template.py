@@ -19,20 +19,32 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, begin: str, end: str) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
         environment.filters["tojson"] = _to_json
         environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
         try:
             self._template = environment.from_string(source)
         except TemplateSyntaxError as error:
-            raise EngineError(f"the model's chat template is broken ({error}): send it a raw prompt") from None
+            raise EngineError(
+                f"the model's chat template is broken ({error}): send it a raw prompt"
+            ) from None
         self._tokens = {"bos_token": begin, "eos_token": end}
 
     def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt that asks for the assistant's next words; PeerError if the template refuses the messages."""
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._tokens)
-        except (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        except (
+            TemplateError,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             reason = f"the model's chat template does not take these messages: {error}"
             raise PeerError(Code.BAD_REQUEST, reason) from None
 

@@ -55,7 +55,8 @@ def _frame_length(data: bytes | bytearray, start: int) -> int:
     """Bytes of the frame at `start`; while its head is incomplete, those of the head."""
     if len(data) - start < _LENGTHS.size:
         return _LENGTHS.size
-    return _LENGTHS.size + sum(_LENGTHS.unpack_from(data, start))
+    body, payload = _LENGTHS.unpack_from(data, start)
+    return _LENGTHS.size + int(body) + int(payload)
 
 
 def pack_load(spec: SliceSpec, need: Footprint, layers: int) -> Message:
@@ -77,7 +78,9 @@ def pack_info(info: SliceInfo) -> Message:
 def unpack_info(fields: Message) -> SliceInfo:
     """What that answer says was loaded."""
     info = fields["info"]
-    return SliceInfo(**info | {"layers": LayerRange(**info["layers"]), "end_tokens": frozenset(info["end_tokens"])})
+    return SliceInfo(
+        **info | {"layers": LayerRange(**info["layers"]), "end_tokens": frozenset(info["end_tokens"])}
+    )
 
 
 def pack_forward(forward: Forward) -> tuple[Message, Payload]:

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from heapq import heappop, heappush
@@ -102,7 +102,7 @@ class _Child(asyncio.SubprocessProtocol):
 
     def __init__(self) -> None:
         self.exited = anyio.Event()
-        self.on_exit = lambda reason: None
+        self.on_exit: Callable[[str], None] | None = None
         self._stderr = b""
 
     def connection_made(self, transport: Any) -> None:
@@ -117,7 +117,8 @@ class _Child(asyncio.SubprocessProtocol):
         how = f"signal {Signals(-status).name}" if status < 0 else f"status {status}"
         last_words = self._stderr.decode(errors="replace").strip()
         self.exited.set()
-        self.on_exit(f"the worker ended with {how}" + (f": {last_words}" if last_words else ""))
+        if self.on_exit is not None:
+            self.on_exit(f"the worker ended with {how}" + (f": {last_words}" if last_words else ""))
 
 
 class SliceProcess(asyncio.Protocol):
@@ -182,15 +183,18 @@ class SliceProcess(asyncio.Protocol):
 
     async def tokenize(self, text: str, special: bool) -> list[int]:
         """See `SliceEngine`."""
-        return await self._value("tokenize", {"text": text, "special": special})
+        tokens: list[int] = await self._value("tokenize", {"text": text, "special": special})
+        return tokens
 
     async def pieces(self, tokens: tuple[int, ...]) -> list[bytes]:
         """See `SliceEngine`."""
-        return await self._value("pieces", {"tokens": tokens})
+        pieces: list[bytes] = await self._value("pieces", {"tokens": tokens})
+        return pieces
 
     async def render(self, messages: list[dict[str, str]]) -> str:
         """See `SliceEngine`."""
-        return await self._value("render", {"messages": messages})
+        prompt: str = await self._value("render", {"messages": messages})
+        return prompt
 
     def fail(self, reason: str) -> None:
         """The worker is gone: every call that waits, and every later one, raises EngineError."""
@@ -205,9 +209,11 @@ class SliceProcess(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: Any) -> None:
+        """The link is open."""
         self._transport: asyncio.WriteTransport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Hand each answer to the call that waits for it."""
         for fields, payload in self._reader.feed(data):
             future = self._pending.get(fields["id"])
             # A caller that was cancelled has left no future, or a done one.

@@ -26,7 +26,8 @@ def decode(state: HiddenState) -> Rows:
         case Dtype.I8:
             scales = np.frombuffer(state.payload, "<f4", state.rows)
             values = np.frombuffer(state.payload, np.int8, offset=4 * state.rows).reshape(shape)
-            return values * scales[:, None]
+            rows: Rows = values * scales[:, None]
+            return rows
 
 
 def encode(rows: Rows, dtype: Dtype) -> HiddenState:
@@ -45,4 +46,4 @@ def encode(rows: Rows, dtype: Dtype) -> HiddenState:
             divisors = np.where(scales > 0, scales, np.float32(1))
             values = np.rint(rows / divisors[:, None]).clip(-127, 127).astype(np.int8)
             payload = memoryview(scales.astype("<f4").tobytes() + values.tobytes())
-    return HiddenState(dtype, *rows.shape, payload)
+    return HiddenState(dtype, len(rows), rows.shape[1], payload)

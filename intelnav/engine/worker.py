@@ -67,7 +67,9 @@ class Worker:
                 return False
             for fields, payload in self._reader.feed(data):
                 forward = unpack_forward(fields, payload) if fields["call"] == "forward" else None
-                self._queue.append(Request(fields["id"], fields["call"], fields, fields.get("sequence"), forward))
+                self._queue.append(
+                    Request(fields["id"], fields["call"], fields, fields.get("sequence"), forward)
+                )
 
     def _serve(self, batch: list[Request]) -> None:
         for request in batch:

@@ -128,7 +128,7 @@ def test_an_interrupt_ends_the_answer_and_not_the_program(terminal: Terminal, se
     terminal.wait_for(PROMPT)
     terminal.type("second\r")
     terminal.wait_for("0 1 2 3 ")
-    terminal.wait_for("4 tokens, 8.0 a second, 2 peers")
+    terminal.wait_for("4 tokens, 8.0 a second, 2 nodes")
     terminal.wait_for(PROMPT)
     terminal.type("\x04")
     assert terminal.process.wait(10) == 0

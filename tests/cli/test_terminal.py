@@ -18,6 +18,6 @@ def test_a_terminal_gets_no_commands_from_an_answer() -> None:
 def test_the_summary_says_when_an_answer_was_cut_off() -> None:
     timing = {"tokens_per_second": 12.34}
     whole = Reply("", iter(()), finish_reason="stop", tokens=[1, 2], chain=[{}, {}], timing=timing)
-    assert summary(whole) == "2 tokens, 12.3 a second, 2 peers"
+    assert summary(whole) == "2 tokens, 12.3 a second, 2 nodes"
     whole.finish_reason = "length"
     assert summary(whole).endswith(", cut off at the limit")

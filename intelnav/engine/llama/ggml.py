@@ -9,7 +9,14 @@ from intelnav.domain.errors import EngineError
 from intelnav.engine.probe import Gpu
 
 _GPU_TYPES = (1, 2)  # GGML_BACKEND_DEVICE_TYPE_GPU and _IGPU
-_BACKENDS = {"cuda": "cuda", "rocm": "rocm", "hip": "rocm", "vulkan": "vulkan", "mtl": "metal", "metal": "metal"}
+_BACKENDS = {
+    "cuda": "cuda",
+    "rocm": "rocm",
+    "hip": "rocm",
+    "vulkan": "vulkan",
+    "mtl": "metal",
+    "metal": "metal",
+}
 
 
 def _library(name: str) -> ctypes.CDLL:

@@ -19,13 +19,13 @@ _WARNING = 3  # GGML_LOG_LEVEL_WARN
 _log: deque[str] = deque(maxlen=8)
 
 
-@llama.llama_log_callback
 def _keep_warnings(level: int, text: bytes, _user: None) -> None:
     if level >= _WARNING:
         _log.append(text.decode(errors="replace").strip())
 
 
-llama.llama_log_set(_keep_warnings, None)
+_log_callback = llama.llama_log_callback(_keep_warnings)
+llama.llama_log_set(_log_callback, None)
 
 
 def last_words() -> str:
@@ -53,16 +53,20 @@ class Model:
             raise EngineError(f"{spec.path}: llama.cpp could not load it: {last_words()}")
         self.vocabulary = Vocabulary(self.handle)
         self._backend = gpus[0].backend if gpus else "cpu"
-        self._kernels = "+".join(gpu.description for gpu in gpus).encode() + llama.llama_print_system_info()
+        # What decides which kernels run, and so in which order sums are taken.
+        machine = "+".join(gpu.description for gpu in gpus).encode() + llama.llama_print_system_info()
+        self._kernels = blake2b(machine, digest_size=4).hexdigest()
 
     def describe(self, spec: SliceSpec, memory: int) -> SliceInfo:
         """What is loaded, `memory` being what it takes; EngineError if it is nothing that can be run in slices."""
         held = llama.llama_model_n_layer(self.handle)
         layers = LayerRange(
-            int(self._metadata("intelnav.layer_start", "0")), int(self._metadata("intelnav.layer_end", str(held)))
+            int(self._metadata("intelnav.layer_start", "0")),
+            int(self._metadata("intelnav.layer_end", str(held))),
         )
         architecture = self._metadata("general.architecture", "unknown")
         width = llama.llama_model_n_embd(self.handle)
+        context = min(spec.context, llama.llama_model_n_ctx_train(self.handle))
         if len(layers) != held:
             raise EngineError(f"{spec.path}: {held} blocks do not make up layers {layers}")
         if (
@@ -72,18 +76,20 @@ class Model:
             or llama.llama_model_is_diffusion(self.handle)
             or llama.llama_model_n_embd_inp(self.handle) != width
         ):
-            raise EngineError(f"{spec.path}: models of the architecture {architecture} cannot be run in slices")
+            raise EngineError(
+                f"{spec.path}: models of the architecture {architecture} cannot be run in slices"
+            )
         return SliceInfo(
             layers=layers,
             blocks=int(self._metadata("intelnav.block_count", str(held))),
             architecture=architecture,
             width=width,
             vocabulary=self.vocabulary.size,
-            context=min(spec.context, llama.llama_model_n_ctx_train(self.handle)),
+            context=context,
             sessions=spec.sessions,
-            max_rows=spec.max_rows,
+            max_rows=min(spec.max_rows, context),
             end_tokens=self.vocabulary.end_tokens(),
-            engine_class=f"llama.cpp-{LLAMA_VERSION}/{self._backend}/{blake2b(self._kernels, digest_size=4).hexdigest()}",
+            engine_class=f"llama.cpp-{LLAMA_VERSION}/{self._backend}/{self._kernels}",
             memory=memory,
         )
 

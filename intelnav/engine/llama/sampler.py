@@ -8,7 +8,9 @@ from intelnav.domain.sampling import Sampling
 from intelnav.engine.sampling import PENALTY_WINDOW, seed_at
 
 
-def sample(context: int, row: int, vocabulary: int, sampling: Sampling, position: int, answers: Sequence[int]) -> int:
+def sample(
+    context: int, row: int, vocabulary: int, sampling: Sampling, position: int, answers: Sequence[int]
+) -> int:
     """Sample from the logits of `row` of the last decode. `answers` are the tokens that the repeat penalty looks at.
 
     The chain is made afresh, so the token depends on the arguments and the logits alone.
@@ -25,7 +27,9 @@ def sample(context: int, row: int, vocabulary: int, sampling: Sampling, position
 
 
 def _samplers(sampling: Sampling, vocabulary: int, position: int) -> list[int]:
-    penalties = llama.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0)
+    penalties = llama.llama_sampler_init_penalties(
+        vocabulary, PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0
+    )
     if sampling.temperature == 0:
         return [penalties, llama.llama_sampler_init_greedy()]
     return [

@@ -23,9 +23,9 @@ from intelnav.engine.probe import Gpu
 from intelnav.engine.sequences import Sequences, SequenceState
 from intelnav.engine.tensor import Rows
 
-# Far above what a real model computes and far below where float32 sums overflow: a peer that sends more could leave
-# infinities in a cache, and they would outlast its session.
-MAX_ACTIVATION = 1e18
+# The largest sum of squares in one forward's hidden states: far above what a real model computes, and short of where
+# float32 overflows in a norm. A peer that sends more could leave infinities in a cache, to outlast its session.
+MAX_ENERGY = 1e36
 
 # llama.cpp gives each stream of its cache a multiple of this many cells.
 _CELLS = 256
@@ -44,7 +44,7 @@ class LlamaSlice:
         self._model = Model(spec, gpus)
         self.info = self._model.describe(spec, memory)
         self.vocabulary = self._model.vocabulary
-        self.max_batch = max(spec.max_rows, spec.sessions)
+        self.max_batch = max(self.info.max_rows, self.info.sessions)
         self._sequences = Sequences(self.info)
         self._tap = Tap(self.info.width, self.max_batch)
         self._context = self._make_context(threads, bool(gpus))
@@ -101,7 +101,8 @@ class LlamaSlice:
         if fed:
             np.concatenate(fed, out=self._hidden[:total])
         self._tap.watch(
-            first.stop - 1 - self.info.layers.start if captures else None, self._hidden[:total] if fed else None
+            first.stop - 1 - self.info.layers.start if captures else None,
+            self._hidden[:total] if fed else None,
         )
         started = perf_counter_ns()
         self._decode(total)
@@ -116,7 +117,9 @@ class LlamaSlice:
                     hidden = tensor.encode(_finite(rows[start : start + forward.rows]), forward.reply)
                     results[forward.sequence] = Output(hidden=hidden, micros=micros)
                 else:
-                    results[forward.sequence] = Output(tokens=self._sample_rows(forward, state, start), micros=micros)
+                    results[forward.sequence] = Output(
+                        tokens=self._sample_rows(forward, state, start), micros=micros
+                    )
             except PeerError as error:
                 results[forward.sequence] = error
         return results
@@ -219,6 +222,8 @@ class LlamaSlice:
 
 def _finite(rows: Rows) -> Rows:
     # Written so that a NaN fails it, too.
-    if not np.abs(rows).max() <= MAX_ACTIVATION:
-        raise PeerError(Code.BAD_REQUEST, "the hidden states hold values that are not finite, or absurdly large")
+    if not np.vdot(rows, rows) <= MAX_ENERGY:
+        raise PeerError(
+            Code.BAD_REQUEST, "the hidden states hold values that are not finite, or absurdly large"
+        )
     return rows

@@ -33,12 +33,14 @@ class Vocabulary:
         try:
             data = text.encode()
         except UnicodeEncodeError:
-            raise PeerError(Code.BAD_REQUEST, "the text holds lone surrogates, which UTF-8 cannot express") from None
+            raise PeerError(
+                Code.BAD_REQUEST, "the text holds lone surrogates, which UTF-8 cannot express"
+            ) from None
         tokens = (llama.llama_token * (len(data) + 2))()
         count = llama.llama_tokenize(self._handle, data, len(data), tokens, len(tokens), False, special)
         if count < 0:
             raise EngineError(f"llama.cpp could not tokenize {len(data)} bytes of text")
-        found = tokens[:count]
+        found: list[int] = tokens[:count]
         begin = llama.llama_vocab_bos(self._handle)
         if llama.llama_vocab_get_add_bos(self._handle) and begin >= 0 and found[:1] != [begin]:
             return [begin, *found]
