@@ -83,6 +83,7 @@ class Node:
                 )
                 tasks.start_soon(self.peers.keep_alive)
                 tasks.start_soon(self.hops.watch_idle)
+                tasks.start_soon(self.rings.watch_silence)
                 for keeper in self.keepers.values():
                     tasks.start_soon(keeper.run)
                 log.info("node %s is up", self.identity.peer)

@@ -1,16 +1,15 @@
 """Serving a part of other people's chains: sessions opened by an entry, forwards from `prev`, results to `next`."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
-from intelnav.domain.errors import Code, EngineError, PeerError
-from intelnav.domain.identity import PeerId
+from intelnav.domain.errors import Code, EngineError, IntelNavError, PeerError
 from intelnav.engine.interface import Forward, Output, SliceEngine
 from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
@@ -28,7 +27,6 @@ from intelnav.wire.session import HopSession, check_init
 
 # Forwards of one session under way at a hop: enough to keep every stage of a long chain busy during a prefill.
 WINDOW = 8
-DIAL_SECONDS = 10.0
 
 
 class Hosting(Protocol):
@@ -41,13 +39,12 @@ class Hosting(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Session:
-    """One session: its rules, its sequence in the engine and the links that it lives on."""
+    """One session and the links that it lives on; `served` is there once it is open."""
 
     init: SessionInit
     entry: Connection
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    queue: asyncio.Queue[tuple[ForwardHidden, float]] = field(default_factory=asyncio.Queue)
-    rules: HopSession | None = None
+    opening: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    served: "_Served | None" = None
     prev: Connection | None = None
     next: Connection | None = None
     last_used: float = field(default_factory=time.monotonic)
@@ -57,12 +54,22 @@ class _Session:
         return {link for link in (self.entry, self.prev, self.next) if link is not None}
 
 
-class HopService:
-    """Answers session and forward messages for the slices in `hosting`; sessions never share anything but compute.
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What an open session has of this node: its rules, and its sequence in an engine."""
 
-    `tasks` runs one task per session. A session ends when the entry closes it, when any of its links is lost, when
-    a message breaks the rules, when the engine fails, or after `idle_seconds` without a forward; the other peers of
-    the session are told each time.
+    rules: HopSession
+    engine: SliceEngine
+    sequence: int
+
+
+class HopService:
+    """Answers session and forward messages for the slices in `hosting`; sessions share nothing but compute.
+
+    Only the opening of a session is a task, run in `tasks`: a forward goes from link to engine to link by calls alone,
+    since on this path each task switch is a delay for every token. A session ends when the entry closes it, when any of
+    its links is lost, when a message breaks the rules, when the engine fails, or after `idle_seconds` without a
+    forward; the other peers of the session are told each time.
     """
 
     def __init__(self, peers: Peers, hosting: Hosting, tasks: TaskGroup, *, idle_seconds: float) -> None:
@@ -85,6 +92,8 @@ class HopService:
                 self._init(link, message)
             case SessionClose() | AbortSession():
                 self._ended_by(link, message)
+            case SessionAck() | Token() | Hidden():
+                link.send(AbortSession(message.session, Code.CLOSED, "no such session was opened here"))
             case _:
                 raise AssertionError(f"{type(message).__name__} is not for a hop")
 
@@ -92,7 +101,7 @@ class HopService:
         """End the sessions that used this link."""
         for session in list(self._sessions.values()):
             if link in session.links():
-                self._end(session, Code.CLOSED, f"the link to {link.peer.short} was lost", gone=link)
+                self._end(session, Code.CLOSED, f"the link to {link.peer.short} was lost", told_by=link)
 
     def end_all(self, reason: str) -> None:
         """Refuse new sessions from now on and end the open ones."""
@@ -114,131 +123,123 @@ class HopService:
             link.send(AbortSession(init.session, Code.BAD_REQUEST, "this session is open already"))
             return
         self._sessions[init.session] = session = _Session(init, link)
-        self._tasks.start_soon(self._run, session)
+        self._tasks.start_soon(self._open, session)
 
-    def _forward(self, link: Connection, forward: ForwardHidden) -> None:
-        session = self._sessions.get(forward.session)
-        if session is None or session.rules is None:
-            link.send(AbortSession(forward.session, Code.CLOSED, "no such session is open"))
-            return
-        if link.peer != session.init.prev:
-            # An outsider's forward must not end a session that is not its own.
-            link.send(AbortSession(forward.session, Code.BAD_REQUEST, "this session has another prev"))
-            return
-        try:
-            session.rules.admit(forward, link.peer)
-        except PeerError as error:
-            self._end(session, error.code, str(error))
-            return
-        session.prev = link
-        session.last_used = time.monotonic()
-        session.queue.put_nowait((forward, time.perf_counter()))
-
-    def _ended_by(self, link: Connection, message: SessionClose | AbortSession) -> None:
-        session = self._sessions.get(message.session)
-        if session is None:
-            return
-        if link is session.entry or (
-            isinstance(message, AbortSession) and link.peer in (session.init.prev, _next_peer(session.init))
-        ):
-            code, reason = (
-                (message.code, message.reason)
-                if isinstance(message, AbortSession)
-                else (Code.CLOSED, "the entry closed the session")
-            )
-            self._end(session, code, reason, gone=link, quiet=isinstance(message, SessionClose))
-
-    def _end(
-        self,
-        session: _Session,
-        code: Code,
-        reason: str,
-        *,
-        gone: Connection | None = None,
-        quiet: bool = False,
-    ) -> None:
-        if self._sessions.pop(session.init.session, None) is None:
-            return
-        session.scope.cancel()
-        if not quiet:
-            for link in session.links() - {gone}:
-                link.send(AbortSession(session.init.session, code, reason))
-
-    async def _run(self, session: _Session) -> None:
-        """A session from opening to end; the sequence is given back whatever happens."""
+    async def _open(self, session: _Session) -> None:
+        """Reserve a sequence, reach the next hop, acknowledge. A session that ends meanwhile leaves nothing behind."""
         init = session.init
-        engine: SliceEngine | None = None
-        sequence: int | None = None
         try:
-            with session.scope:
+            with session.opening:
                 engine = self._engine_for(session)
                 sequence = await engine.open(init.sampling)
-                if init.next is not None:
-                    with anyio.fail_after(DIAL_SECONDS):
+                try:
+                    if init.next is not None:
                         session.next = await self._peers.connect(init.next.peer, init.next.addresses)
+                except BaseException:
+                    engine.close(sequence)
+                    raise
                 info = engine.info
-                session.rules = HopSession(
+                rules = HopSession(
                     init, width=info.width, max_rows=info.max_rows, window=WINDOW, context=info.context
                 )
+                session.served = _Served(rules, engine, sequence)
                 session.entry.send(
                     SessionAck(init.session, info.engine_class, info.max_rows, WINDOW, info.context)
                 )
-                await self._serve(session, engine, sequence)
         except (PeerError, EngineError) as error:
             self._end(session, Code(error.code), str(error))
-        except TimeoutError:
-            self._end(session, Code.TIMEOUT, f"the next hop did not answer within {DIAL_SECONDS:g} s")
-        finally:
-            self._sessions.pop(init.session, None)
-            if engine is not None and sequence is not None:
-                with anyio.CancelScope(shield=True):
-                    await engine.close(sequence)
 
     def _engine_for(self, session: _Session) -> SliceEngine:
         if self.draining:
             raise PeerError(Code.DRAINING, "this node is leaving")
         init = session.init
         for engine in self._hosting.ready(init.model):
-            if engine.info.layers.start == init.layers.start and engine.info.layers.covers(init.layers):
+            info = engine.info
+            if info.layers.start == init.layers.start and info.layers.covers(init.layers):
                 check_init(
                     init,
                     entry=session.entry.peer,
                     me=self._peers.own,
                     model=init.model,
-                    layers=engine.info.layers,
-                    blocks=engine.info.blocks,
-                    context=engine.info.context,
-                    engine_class=engine.info.engine_class,
+                    layers=info.layers,
+                    blocks=info.blocks,
+                    context=info.context,
+                    engine_class=info.engine_class,
                 )
                 return engine
         raise PeerError(Code.NOT_HOSTING, f"layers {init.layers} of {init.model} are not loaded here")
 
-    async def _serve(self, session: _Session, engine: SliceEngine, sequence: int) -> None:
-        init, rules = session.init, session.rules
-        assert rules is not None
+    def _forward(self, link: Connection, forward: ForwardHidden) -> None:
+        arrived = time.perf_counter()
+        session = self._sessions.get(forward.session)
+        if session is None or session.served is None:
+            link.send(AbortSession(forward.session, Code.CLOSED, "no such session is open"))
+            return
+        if link.peer != session.init.prev:
+            # An outsider's forward must not end a session that is not its own.
+            link.send(AbortSession(forward.session, Code.BAD_REQUEST, "this session has another prev"))
+            return
+        served, init = session.served, session.init
+        try:
+            served.rules.admit(forward, link.peer)
+        except PeerError as error:
+            self._end(session, error.code, str(error))
+            return
+        session.prev = link
+        session.last_used = time.monotonic()
         samples = init.sampling is not None
-        while True:
-            forward, arrived = await session.queue.get()
-            output = await engine.forward(
-                Forward(
-                    sequence,
-                    forward.position,
-                    stop=init.layers.end,
-                    hidden=forward.state,
-                    truncate_to=forward.kv_truncate_to,
-                    sample_from=forward.sample_from if samples else None,
-                    reply=None if samples else init.dtype,
-                )
-            )
-            rules.done()
-            session.last_used = time.monotonic()
-            spent = (*forward.spent, round((time.perf_counter() - arrived) * 1e6))
-            target = session.next or session.entry
-            target.send(_result(init, forward, output, spent))
+        served.engine.submit(
+            Forward(
+                served.sequence,
+                forward.position,
+                stop=init.layers.end,
+                hidden=forward.state,
+                truncate_to=forward.kv_truncate_to,
+                sample_from=forward.sample_from if samples else None,
+                reply=None if samples else init.dtype,
+            ),
+            partial(self._computed, session, forward, arrived),
+        )
 
+    def _computed(
+        self, session: _Session, forward: ForwardHidden, arrived: float, outcome: Output | IntelNavError
+    ) -> None:
+        """Send on what the engine made of a forward, unless the session has ended meanwhile."""
+        init = session.init
+        if self._sessions.get(init.session) is not session or session.served is None:
+            return
+        if isinstance(outcome, IntelNavError):
+            self._end(session, Code(outcome.code), str(outcome))
+            return
+        session.served.rules.done()
+        session.last_used = time.monotonic()
+        spent = (*forward.spent, round((time.perf_counter() - arrived) * 1e6))
+        (session.next or session.entry).send(_result(init, forward, outcome, spent))
 
-def _next_peer(init: SessionInit) -> PeerId | None:
-    return init.next.peer if init.next is not None else None
+    def _ended_by(self, link: Connection, message: SessionClose | AbortSession) -> None:
+        session = self._sessions.get(message.session)
+        if session is None:
+            return
+        match message:
+            case SessionClose() if link is session.entry:
+                self._forget(session)
+            case AbortSession(_, code, reason) if link in session.links():
+                self._end(session, code, reason, told_by=link)
+
+    def _end(self, session: _Session, code: Code, reason: str, *, told_by: Connection | None = None) -> None:
+        """End a session for a reason that its peers, except the one that gave it, must hear."""
+        if self._forget(session):
+            for link in session.links() - {told_by}:
+                link.send(AbortSession(session.init.session, code, reason))
+
+    def _forget(self, session: _Session) -> bool:
+        if self._sessions.get(session.init.session) is not session:
+            return False
+        del self._sessions[session.init.session]
+        session.opening.cancel()
+        if session.served is not None:
+            session.served.engine.close(session.served.sequence)
+        return True
 
 
 def _result(init: SessionInit, forward: ForwardHidden, output: Output, spent: tuple[int, ...]) -> Message:

@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+import anyio
 
 from intelnav.chain.route import RouteHop
 from intelnav.domain.errors import Code, PeerError
@@ -78,6 +81,15 @@ class Rings:
         for ring in list(self._open.values()):
             ring.on_lost(link)
 
+    async def watch_silence(self) -> None:
+        """Fail rings that do not answer any more; runs until cancelled. A timer for each token would cost more."""
+        while True:
+            await anyio.sleep(REPLY_SECONDS / 20)
+            before = time.monotonic() - REPLY_SECONDS
+            for ring in list(self._open.values()):
+                if ring.waiting_since is not None and ring.waiting_since < before:
+                    ring.give_up(f"no reply from the ring within {REPLY_SECONDS:g} s")
+
     @asynccontextmanager
     async def open(self, route: Sequence[RouteHop], terms: Terms) -> AsyncIterator["Ring"]:
         """Open a session on every hop of `route`; they are closed on the way out, whatever happens.
@@ -108,6 +120,7 @@ class Ring:
         self._replies: deque[Token | Hidden] = deque()
         self._wake = asyncio.Event()
         self._error: PeerError | None = None
+        self.waiting_since: float | None = None
         self.max_rows = 0
         self.context = 0
 
@@ -187,6 +200,10 @@ class Ring:
         if link in self._links:
             self._fail(self._links.index(link), Code.CLOSED, "the connection was lost")
 
+    def give_up(self, reason: str) -> None:
+        """End the session for want of an answer; which hop is to blame is not known, so the last one is named."""
+        self._fail(len(self._route) - 1, Code.TIMEOUT, reason)
+
     def _fail(self, index: int, code: Code, reason: str) -> None:
         error = HopError(code, self._route[index], reason)
         self._error = self._error or error
@@ -200,13 +217,9 @@ class Ring:
         if self._error is not None:
             raise self._error
         self._wake.clear()
-        try:
-            async with asyncio.timeout(REPLY_SECONDS):
-                await self._wake.wait()
-        except TimeoutError:
-            raise HopError(
-                Code.TIMEOUT, self._route[-1], f"no reply from the ring within {REPLY_SECONDS:g} s"
-            ) from None
+        self.waiting_since = time.monotonic()
+        await self._wake.wait()
+        self.waiting_since = None
 
     async def _reach(self, index: int) -> None:
         hop = self._route[index]

@@ -11,8 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
-import anyio
-
 from intelnav.chain.interface import HopReport
 from intelnav.chain.ring import Ring
 from intelnav.chain.route import RouteHop
@@ -31,8 +29,7 @@ async def sequence_of(engine: SliceEngine, sampling: Sampling | None) -> AsyncIt
     try:
         yield sequence
     finally:
-        with anyio.CancelScope(shield=True):
-            await engine.close(sequence)
+        engine.close(sequence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def ask(
     with Node(str(found.entry.socket)) as node:
         answer(
             node,
-            prompt if raw else messages(prompt, system),
+            prompt if raw else messages(prompt, DEMO_SYSTEM if system is None else system),
             as_json,
             model=found.model,
             temperature=temperature,

@@ -68,7 +68,8 @@ class SliceKeeper:
                     path = await to_thread.run_sync(slice_file, self.wanted, self._slices)
                     self.state = "loading"
                     async with load_slice(replace(self.wanted.room, path=path)) as engine:
-                        self._engine, self.state, self.reason = engine, "ready", ""
+                        self._engine = engine
+                        self.state, self.reason = "ready", ""
                         loaded_at = time.monotonic()
                         log.info("layers %s of %s are ready", self.wanted.layers, self.wanted.name)
                         await engine.died.wait()

@@ -18,7 +18,13 @@ class Address:
         """Read `host:port` or `[v6]:port`; raises ValueError that says what an address looks like."""
         host, colon, port = text.strip().rpartition(":")
         host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not colon or not host or len(host) > 253 or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+        if (
+            not colon
+            or not host
+            or len(host) > 253
+            or not (port.isascii() and port.isdecimal())
+            or int(port) > 65535
+        ):
             raise ValueError(f"{text[:80]!r} is no address: write HOST:PORT, for instance 192.0.2.7:7717")
         return cls(host, int(port))
 

@@ -29,7 +29,11 @@ class HiddenState:
     payload: bytes | bytearray | memoryview
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.width < 1 or len(self.payload) != self.rows * self.dtype.row_bytes(self.width):
+        if (
+            self.rows < 1
+            or self.width < 1
+            or len(self.payload) != self.rows * self.dtype.row_bytes(self.width)
+        ):
             raise PeerError(
                 Code.BAD_REQUEST,
                 f"hidden state of {self.rows} x {self.width} {self.dtype} does not fit {len(self.payload)} bytes",

@@ -1,9 +1,11 @@
 """What the rest of the node knows of an engine: one loaded slice that runs forwards for several sessions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from intelnav.domain.errors import IntelNavError
 from intelnav.domain.hidden import Dtype, HiddenState
 from intelnav.domain.sampling import Sampling
 from intelnav.domain.slice import LayerRange
@@ -88,6 +90,9 @@ class Output:
     micros: int = 0
 
 
+Done = Callable[[Output | IntelNavError], None]
+
+
 class SliceEngine(Protocol):
     """A loaded slice. Every method raises EngineError if the worker is gone, PeerError if the call is wrong."""
 
@@ -105,12 +110,19 @@ class SliceEngine(Protocol):
         """Reserve a sequence with an empty cache; PeerError `busy` if all are taken."""
         ...
 
-    async def close(self, sequence: int) -> None:
-        """Drop the sequence and its cache; never raises for a worker that is gone."""
+    def close(self, sequence: int) -> None:
+        """Drop the sequence and its cache. Does not wait, and never raises for a worker that is gone."""
+        ...
+
+    def submit(self, forward: Forward, done: Done) -> None:
+        """Run one forward, and call `done` from the event loop once it is computed or has failed.
+
+        Forwards of one sequence are computed in the order in which they were submitted.
+        """
         ...
 
     async def forward(self, forward: Forward) -> Output:
-        """Run one forward. Calls for one sequence are computed in the order in which they were made."""
+        """Submit one forward and wait for its output."""
         ...
 
     async def tokenize(self, text: str, special: bool) -> list[int]:

@@ -18,12 +18,13 @@ import anyio.to_thread
 
 from intelnav.domain.errors import Code, EngineError, PeerError
 from intelnav.domain.sampling import Sampling
-from intelnav.engine.interface import Forward, Output, SliceInfo, SliceSpec
+from intelnav.engine.interface import Done, Forward, Output, SliceInfo, SliceSpec
 from intelnav.engine.link import (
     FrameReader,
     Message,
     Payload,
     frame,
+    pack_error,
     pack_forward,
     pack_load,
     unpack_error,
@@ -34,6 +35,8 @@ from intelnav.engine.probe import Footprint, compute_bytes
 from intelnav.store.footprint import CELLS, cache_bytes, weights_bytes
 from intelnav.store.gguf import padded
 from intelnav.store.model_file import ModelFile, describe
+
+_Answered = Callable[[Message, Payload], None]
 
 _STDERR_TAIL = 2000
 
@@ -68,41 +71,44 @@ async def load_slice(spec: SliceSpec) -> AsyncIterator["SliceProcess"]:
     model = await anyio.to_thread.run_sync(describe, spec.path)
     need = footprint(model, spec)
     loop = asyncio.get_running_loop()
+    engine = SliceProcess()
     ours, theirs = socket.socketpair()
     with theirs:
-        process, child = await loop.subprocess_exec(
-            _Child,
-            *(sys.executable, "-P", "-m", "intelnav.engine.worker", str(theirs.fileno())),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=(theirs.fileno(),),
-            # Ctrl-C in a terminal is for the node alone.
-            start_new_session=True,
-            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-    try:
-        _, engine = await loop.create_unix_connection(lambda: SliceProcess(process.get_pid()), sock=ours)
-        child.on_exit = engine.fail
+        await loop.create_unix_connection(lambda: engine, sock=ours)
         try:
-            await engine.load(spec, need, len(model.layers))
-            yield engine
-        finally:
+            process, child = await loop.subprocess_exec(
+                lambda: _Child(engine.fail),
+                *(sys.executable, "-P", "-m", "intelnav.engine.worker", str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+                # Ctrl-C in a terminal is for the node alone.
+                start_new_session=True,
+                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        except BaseException:
             engine.hang_up()
+            raise
+    engine.pid = process.get_pid()
+    try:
+        await engine.load(spec, need, len(model.layers))
+        yield engine
     finally:
         with suppress(ProcessLookupError):
             process.kill()
         with anyio.CancelScope(shield=True):
             await child.exited.wait()
         process.close()
+        engine.hang_up()
 
 
 class _Child(asyncio.SubprocessProtocol):
     """Collects the end of what a worker writes to stderr, and says how it exited."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_exit: Callable[[str], None]) -> None:
         self.exited = anyio.Event()
-        self.on_exit: Callable[[str], None] | None = None
+        self._on_exit = on_exit
         self._stderr = b""
 
     def connection_made(self, transport: Any) -> None:
@@ -117,8 +123,7 @@ class _Child(asyncio.SubprocessProtocol):
         how = f"signal {Signals(-status).name}" if status < 0 else f"status {status}"
         last_words = self._stderr.decode(errors="replace").strip()
         self.exited.set()
-        if self.on_exit is not None:
-            self.on_exit(f"the worker ended with {how}" + (f": {last_words}" if last_words else ""))
+        self._on_exit(f"the worker ended with {how}" + (f": {last_words}" if last_words else ""))
 
 
 class SliceProcess(asyncio.Protocol):
@@ -128,14 +133,14 @@ class SliceProcess(asyncio.Protocol):
     """
 
     info: SliceInfo
+    pid: int
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self) -> None:
         self.died = anyio.Event()
         self._death = ""
         self._reader = FrameReader()
         self._ids = count()
-        self._pending: dict[int, asyncio.Future[tuple[Message, Payload]]] = {}
+        self._pending: dict[int, _Answered] = {}
         self._open: set[int] = set()
         self._free: list[int] = []
 
@@ -166,16 +171,24 @@ class SliceProcess(asyncio.Protocol):
         try:
             await self._call("open", {"sequence": sequence, "sampling": sampling and asdict(sampling)})
         except BaseException:
-            await self.close(sequence)
+            self.close(sequence)
             raise
         return sequence
 
-    async def close(self, sequence: int) -> None:
-        """See `SliceEngine`. Does not wait: the worker gets to it before anything that is asked later."""
+    def close(self, sequence: int) -> None:
+        """See `SliceEngine`. The worker gets to it before anything that is asked later."""
         if sequence in self._open:
             self._open.remove(sequence)
             heappush(self._free, sequence)
-            self._write("close", {"sequence": sequence}, b"")
+            self._ask("close", {"sequence": sequence})
+
+    def submit(self, forward: Forward, done: Done) -> None:
+        """See `SliceEngine`."""
+
+        def answered(answer: Message, payload: Payload) -> None:
+            done(unpack_error(answer) if "error" in answer else unpack_output(answer, payload))
+
+        self._ask("forward", *pack_forward(forward), answered)
 
     async def forward(self, forward: Forward) -> Output:
         """See `SliceEngine`."""
@@ -197,12 +210,12 @@ class SliceProcess(asyncio.Protocol):
         return prompt
 
     def fail(self, reason: str) -> None:
-        """The worker is gone: every call that waits, and every later one, raises EngineError."""
+        """The worker is gone: every call that waits, and every later one, gets an EngineError."""
         self._death = reason
         self.died.set()
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(EngineError(reason))
+        pending, self._pending = self._pending, {}
+        for answered in pending.values():
+            answered(pack_error(EngineError(reason)), b"")
 
     def hang_up(self) -> None:
         """Close the link."""
@@ -215,31 +228,42 @@ class SliceProcess(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand each answer to the call that waits for it."""
         for fields, payload in self._reader.feed(data):
-            future = self._pending.get(fields["id"])
-            # A caller that was cancelled has left no future, or a done one.
-            if future is not None and not future.done():
-                future.set_result((fields, payload))
+            if (answered := self._pending.pop(fields["id"], None)) is not None:
+                answered(fields, payload)
 
     async def _value(self, call: str, fields: Message) -> Any:
         answer, _ = await self._call(call, fields)
         return answer["value"]
 
     async def _call(self, call: str, fields: Message, payload: Payload = b"") -> tuple[Message, Payload]:
-        if self._death:
-            raise EngineError(self._death)
-        number = self._write(call, fields, payload)
-        self._pending[number] = future = asyncio.get_running_loop().create_future()
-        try:
-            answer, payload = await future
-        finally:
-            del self._pending[number]
+        future = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Message, payload: Payload) -> None:
+            # A caller that was cancelled waits no more.
+            if not future.done():
+                future.set_result((answer, payload))
+
+        self._ask(call, fields, payload, answered)
+        answer, payload = await future
         if "error" in answer:
             raise unpack_error(answer)
         return answer, payload
 
-    def _write(self, call: str, fields: Message, payload: Payload) -> int:
+    def _ask(
+        self, call: str, fields: Message, payload: Payload = b"", answered: _Answered | None = None
+    ) -> None:
+        """Send a request; `answered` is called from the event loop, with an error if the worker is gone or dies."""
         number = next(self._ids)
+        try:
+            parts = frame({"id": number, "call": call, **fields}, payload)
+        except UnicodeEncodeError:
+            raise PeerError(
+                Code.BAD_REQUEST, "the text holds lone surrogates, which UTF-8 cannot express"
+            ) from None
+        if answered is not None and self._death:
+            asyncio.get_running_loop().call_soon(answered, pack_error(EngineError(self._death)), b"")
+        elif answered is not None:
+            self._pending[number] = answered
         # A worker that has just died has closed the link before its exit is known; `fail` follows.
         if not self._transport.is_closing():
-            self._transport.writelines(frame({"id": number, "call": call, **fields}, payload))
-        return number
+            self._transport.writelines(parts)

@@ -18,6 +18,8 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "agreement": agreement.measure,
     "crowd": crowd.measure,
 }
+# A chain hands over between processes at every token, so it loses more to busy cores than one process does.
+BUSY = 0.5
 
 
 def main() -> None:
@@ -25,7 +27,16 @@ def main() -> None:
     names = sys.argv[1:] or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}")
-    merge("machine", {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()})
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        print(f"Other programs use this machine (load {load:.1f}): ratios below suffer from it.")
+    machine = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "load": load,
+    }
+    merge("machine", machine)
     for name in names:
         merge(name, BENCHMARKS[name]())
     print(f"Written to {FILE}.")

@@ -3,45 +3,39 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import anyio
 import numpy as np
-from intelnav.engine.process import start_slice
 
 from intelnav.domain.hidden import Dtype
-from intelnav.domain.slice import LayerRange
-from intelnav.engine.interface import Forward, SliceSpec
-from intelnav.engine.tensor import decode as to_rows
-from intelnav.engine.tensor import encode as to_state
-from intelnav.store.cut import cut
+from intelnav.engine import tensor
 from intelnav.store.embedded import embedded_model
 from intelnav.wire.codec import decode, encode
 from intelnav.wire.messages import ForwardHidden
 from tests.bench.baseline import one_process
 from tests.bench.loopback import half_trip
 from tests.bench.results import show
+from tests.bench.slices import slice_overheads
 from tests.bench.speed import DECODED, ROUNDS, STORY, THREADS, asked, chain
 from tests.wire.pairs import connect
 
 WIDTH = 576
-MIDDLE = LayerRange(8, 15)
 REPEATS = 2000
-FORWARDS = 200
 
 
 def measure() -> dict[str, Any]:
     """The total from paired runs, the parts from the real functions alone."""
     total, kept = _ring()
+    message = _message()
+    around, reading = slice_overheads(message.state)
+    codec = _codec(message)
     parts = {
-        "worker: pipe and queue": _worker_link(),
-        "worker: f16 to f32 and back": _tensors(),
-        "encode and decode": _codec(),
-        "seal and unseal": _sealing() - _codec(),
-        "loopback and event loop": half_trip(len(connect().left.send(_message()))),
+        "to the worker and back": around,
+        "reading activations out of the graph": reading,
+        "encoding and decoding messages": codec,
+        "sealing and unsealing them": _sealed_codec(message) - codec,
+        "loopback and event loop": half_trip(len(connect().left.send(message))),
     }
     figures = parts | {"caches, scheduling, the rest": total - sum(parts.values())}
     rows = [["overhead of a hop", total], *([f"  {name}", value] for name, value in figures.items())]
@@ -77,43 +71,15 @@ def _micros(call: Callable[[], object]) -> float:
 
 def _message() -> ForwardHidden:
     rows = np.random.default_rng(0).standard_normal((1, WIDTH)).astype(np.float32)
-    return ForwardHidden(bytes(16), 100, 100, to_state(rows, Dtype.F16), None, 0, (3000, 3000))
+    return ForwardHidden(bytes(16), 100, 100, tensor.encode(rows, Dtype.F16), None, 0, (3000, 3000))
 
 
-def _tensors() -> float:
-    state = _message().state
-    return _micros(lambda: to_state(to_rows(state), Dtype.F16))
-
-
-def _codec() -> float:
-    message = _message()
+def _codec(message: ForwardHidden) -> float:
     body = b"".join(encode(message))
     return _micros(lambda: encode(message)) + _micros(lambda: decode(body))
 
 
-def _sealing() -> float:
+def _sealed_codec(message: ForwardHidden) -> float:
     """A message through both ends of a channel: codec, frames and cipher."""
-    message = _message()
     pair = connect()
     return _micros(lambda: pair.right.receive(pair.left.send(message)))
-
-
-def _worker_link() -> float:
-    """What a forward takes from call to result, less what the decode itself took."""
-
-    async def measure(path: Path) -> float:
-        spec = SliceSpec(path, sessions=1, context=512, threads=THREADS, device="cpu")
-        async with start_slice(spec) as engine:
-            sequence = await engine.open(None)
-            times: list[float] = []
-            for position in range(FORWARDS):
-                forward = Forward(sequence, position, MIDDLE.end, hidden=_message().state, reply=Dtype.F16)
-                start = time.perf_counter_ns()
-                output = await engine.forward(forward)
-                times.append((time.perf_counter_ns() - start) / 1000 - output.micros)
-            return median(times)
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "middle.gguf")
-        cut(embedded_model(), MIDDLE, path, "bench")
-        return anyio.run(measure, path, backend_options={"use_uvloop": True})

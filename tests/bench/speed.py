@@ -39,7 +39,10 @@ def asked(running: Sandbox) -> System:
 
     def run(prompt: str, count: int) -> Run:
         with running.client() as client:
-            data = client.post("/v1/completions", json=running.body(prompt, max_tokens=count)).json()
+            response = client.post("/v1/completions", json=running.body(prompt, max_tokens=count))
+        data = response.json()
+        if response.status_code != 200:
+            raise SystemExit(f"the chain did not answer: {data['error']['message']}")
         timing, tokens = data["intelnav"]["timing"], data["intelnav"]["tokens"]
         if len(tokens) != count:
             raise SystemExit(f"the chain ended its answer after {len(tokens)} of {count} tokens")

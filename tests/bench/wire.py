@@ -16,7 +16,7 @@ def measure() -> dict[str, Any]:
     """The difference between a long and a short answer, so that prompt, opening and closing fall out."""
     figures = {}
     for dtype in (Dtype.F16, Dtype.F32, Dtype.I8):
-        with chain(dtype) as running:
+        with chain(dtype.value) as running:
             per_token = (_sent(running, LONG) - _sent(running, SHORT)) / (LONG - SHORT)
         figures[dtype.value] = {
             "bytes_per_token": per_token,

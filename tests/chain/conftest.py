@@ -3,10 +3,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from intelnav.engine.process import SliceProcess, load_slice
 
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceSpec
+from intelnav.engine.process import SliceProcess, load_slice
 from intelnav.store.cut import cut
 from intelnav.store.manifest import manifest_of
 from tests.models import tiny_model

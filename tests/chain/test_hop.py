@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import anyio
 import numpy as np
 import pytest
-from intelnav.engine.process import SliceProcess
 
 from intelnav.chain.hop import WINDOW, HopService
 from intelnav.domain.advert import Address
@@ -19,6 +18,7 @@ from intelnav.domain.identity import Identity, PeerId
 from intelnav.domain.sampling import Sampling
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceEngine
+from intelnav.engine.process import SliceProcess
 from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
 from intelnav.wire.messages import (

@@ -16,8 +16,8 @@ from intelnav.engine.interface import Forward, Output, SliceSpec
 from intelnav.engine.llama import LlamaSlice
 from intelnav.store.architectures import ARCHITECTURES, Architecture
 from intelnav.store.cut import cut
-from tests.reference import PlainLlama, Rows, logits_of
 from tests.models import WINDOW, tiny_model
+from tests.reference import PlainLlama, Rows, logits_of
 
 CID = "b3-" + "a" * 52
 CONTEXT = 64

@@ -28,7 +28,7 @@ def _library(name: str) -> ctypes.CDLL:
     raise EngineError(f"llama.cpp's library {name} is missing: run `pip install llama-cpp-python==0.3.36`")
 
 
-class _InitParams(ctypes.Structure):
+class InitParams(ctypes.Structure):
     """struct ggml_init_params."""
 
     _fields_ = (("mem_size", c_size_t), ("mem_buffer", c_void_p), ("no_alloc", c_bool))
@@ -36,7 +36,7 @@ class _InitParams(ctypes.Structure):
 
 base = _library("ggml-base")
 for _function, _arguments, _result in (
-    ("ggml_init", [_InitParams], c_void_p),
+    ("ggml_init", [InitParams], c_void_p),
     ("ggml_free", [c_void_p], None),
     ("ggml_new_tensor_1d", [c_void_p, c_int, c_int64], c_void_p),
     ("ggml_get_name", [c_void_p], c_void_p),
@@ -54,7 +54,7 @@ for _function, _arguments, _result in (
 
 def name_offset() -> int:
     """Where a tensor's name lies, in bytes from the start of struct ggml_tensor."""
-    context = base.ggml_init(_InitParams(4096, None, True))
+    context = base.ggml_init(InitParams(4096, None, True))
     tensor = base.ggml_new_tensor_1d(context, 0, 1)
     offset: int = base.ggml_get_name(tensor) - tensor
     base.ggml_free(context)

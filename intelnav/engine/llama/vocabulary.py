@@ -27,15 +27,10 @@ class Vocabulary:
     def tokenize(self, text: str, special: bool) -> list[int]:
         """Tokens of `text`, led by the begin token if the model wants one and `text` does not bring it itself.
 
-        `special` parses control tokens. Raises PeerError for text that cannot be expressed in UTF-8.
+        `special` parses control tokens.
         """
         self._require_text()
-        try:
-            data = text.encode()
-        except UnicodeEncodeError:
-            raise PeerError(
-                Code.BAD_REQUEST, "the text holds lone surrogates, which UTF-8 cannot express"
-            ) from None
+        data = text.encode()
         tokens = (llama.llama_token * (len(data) + 2))()
         count = llama.llama_tokenize(self._handle, data, len(data), tokens, len(tokens), False, special)
         if count < 0:

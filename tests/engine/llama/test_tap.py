@@ -1,0 +1,87 @@
+"""The asking side of a tap, on real tensors; what it captures is compared in test_slice.py."""
+
+import ctypes
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from intelnav.domain.errors import EngineError
+from intelnav.engine.llama.ggml import InitParams, base, name_offset
+from intelnav.engine.llama.tap import Tap
+
+NAMES = [
+    "l_out-1",
+    "l_out-12",
+    "l_out-1 (view)",
+    "l_out-1234",
+    "l_out-123",
+    "inp_scaled",
+    "inp_scale",
+    "norm-1",
+    "",
+]
+
+
+@pytest.fixture
+def tensors() -> Iterator[dict[str, int]]:
+    context = base.ggml_init(InitParams(1 << 16, None, True))
+    made = {name: base.ggml_new_tensor_1d(context, 0, 8) for name in NAMES}
+    for name, tensor in made.items():
+        ctypes.memmove(tensor + name_offset(), name.encode() + b"\0", len(name) + 1)
+    yield made
+    base.ggml_free(context)
+
+
+def asked(tap: Tap, tensors: dict[str, int]) -> list[str]:
+    return [name for name, tensor in tensors.items() if tap.callback(tensor, True)]
+
+
+@pytest.mark.parametrize("block", [1, 12, 123, 1234])
+def test_only_the_wanted_output_is_asked_for(tensors: dict[str, int], block: int) -> None:
+    tap = Tap(8, 4)
+    tap.watch(block, None)
+    assert asked(tap, tensors) == [f"l_out-{block}"]
+
+
+def test_nothing_is_asked_for_in_a_full_decode(tensors: dict[str, int]) -> None:
+    tap = Tap(8, 4)
+    tap.watch(1, None)
+    tap.watch(None, None)
+    assert asked(tap, tensors) == []
+
+
+def test_a_scaled_input_is_asked_for_where_there_is_one(tensors: dict[str, int]) -> None:
+    fed = np.zeros((1, 8), np.float32)
+    tap = Tap(8, 4)
+    tap.watch(None, fed)
+    assert asked(tap, tensors) == []
+    tap.survey(0)
+    assert asked(tap, tensors) == []
+    tap.check(0)
+    tap.watch(None, fed)
+    assert asked(tap, tensors) == ["inp_scaled"]
+    tap.watch(None, None)
+    assert asked(tap, tensors) == []
+
+
+def test_every_block_must_have_one_output(tensors: dict[str, int]) -> None:
+    tap = Tap(8, 4)
+    tap.survey(2)
+    asked(tap, tensors)
+    with pytest.raises(EngineError, match="output of block 0 0 times"):
+        tap.check(2)
+    tap.survey(2)
+    tap.callback(tensors["l_out-1"], True)
+    asked(tap, tensors)
+    ctypes.memmove(tensors["norm-1"] + name_offset(), b"l_out-0\0", 8)
+    asked(tap, {"l_out-0": tensors["norm-1"]})
+    with pytest.raises(EngineError, match="output of block 1 2 times"):
+        tap.check(2)
+
+
+def test_missing_rows_are_an_error() -> None:
+    tap = Tap(8, 4)
+    tap.watch(1, None)
+    with pytest.raises(EngineError, match="0 of 2 rows"):
+        tap.take(2)

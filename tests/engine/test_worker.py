@@ -1,0 +1,47 @@
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from intelnav.domain.errors import IntelNavError
+from intelnav.domain.sampling import Sampling
+from intelnav.engine.interface import Forward, Output, SliceSpec
+from intelnav.engine.process import load_slice
+from tests.models import tiny_model
+
+pytestmark = pytest.mark.anyio
+
+ROOM = SliceSpec(Path(), sessions=8, context=64, max_rows=8, device="cpu", threads=1)
+
+
+async def test_forwards_that_wait_are_one_decode(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf", "llama", blocks=2)
+    async with load_slice(replace(ROOM, path=path)) as engine:
+        sequences = [await engine.open(Sampling()) for _ in range(8)]
+        results: dict[int, Output | IntelNavError] = {}
+        finished = anyio.Event()
+
+        def submit(sequence: int, rows: int, position: int) -> None:
+            def done(result: Output | IntelNavError) -> None:
+                results[sequence] = result
+                if len(results) == 8:
+                    finished.set()
+
+            engine.submit(Forward(sequence, position, 2, tokens=(5,) * rows, sample_from=0), done)
+
+        os.kill(engine.pid, signal.SIGSTOP)
+        for sequence in sequences:
+            submit(sequence, rows=2 if sequence == 3 else 1, position=1 if sequence == 6 else 0)
+        os.kill(engine.pid, signal.SIGCONT)
+        await finished.wait()
+        # The seventh breaks a rule, the fourth has another shape; the others say that they took the same time.
+        assert isinstance(results.pop(6), IntelNavError)
+        odd = results.pop(3)
+        assert isinstance(odd, Output)
+        assert len(odd.tokens) == 2
+        outputs = [result for result in results.values() if isinstance(result, Output)]
+        assert len(outputs) == 6
+        assert len({(output.tokens, output.micros) for output in outputs}) == 1
