@@ -1,7 +1,7 @@
 """Real swarms for tests: node processes on loopback, started by the sandbox's own code, asked over HTTP."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class Sandbox:
             choice["text"], extra["tokens"], choice["finish_reason"], extra["chain"], extra["timing"]
         )
 
-    def events(self, prompt: str, **more: Any) -> Iterator[dict[str, Any]]:
+    def events(self, prompt: str, **more: Any) -> Generator[dict[str, Any]]:
         """Ask and yield each event as it comes; leaving early hangs up."""
         with (
             self.client() as client,

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from openai import OpenAI
+from openai.types.chat import ChatCompletionUserMessageParam
 
 from intelnav.store.embedded import embedded_model
 from tests.reference import PlainLlama
@@ -88,6 +90,26 @@ def test_eight_clients_at_once_each_get_what_they_get_alone(swarm: Sandbox) -> N
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda p: swarm.complete(p, max_tokens=48).tokens, prompts))
     assert together == alone
+
+
+def test_the_official_client_streams_from_a_chain(swarm: Sandbox, whole: PlainLlama) -> None:
+    with (
+        swarm.client() as http,
+        OpenAI(base_url="http://node/v1", api_key="unused", http_client=http) as client,
+    ):
+        question: ChatCompletionUserMessageParam = {
+            "role": "user",
+            "content": "What is the capital of France?",
+        }
+        stream = client.chat.completions.create(
+            model=client.models.list().data[0].id,
+            messages=[{"role": "system", "content": "You are a helpful assistant."}, question],
+            temperature=0,
+            stream=True,
+        )
+        pieces = [chunk.choices[0].delta.content or "" for chunk in stream]
+    assert "".join(pieces) == "The capital of France is Paris."
+    assert len(pieces) > 5
 
 
 def test_sampling_with_a_seed_repeats_and_another_seed_differs(swarm: Sandbox) -> None:

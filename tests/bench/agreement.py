@@ -1,5 +1,6 @@
 """How far greedy answers over rounded hidden states agree with those of the whole model."""
 
+from itertools import takewhile
 from statistics import mean
 from typing import Any
 
@@ -28,20 +29,23 @@ def measure() -> dict[str, Any]:
     for dtype in DTYPES:
         with chain(dtype) as running:
             run = asked(running)
-            equal = [
-                _common(run(p, COUNT).tokens, tokens) for p, tokens in zip(PROMPTS, expected, strict=True)
-            ]
+            answers = [run(prompt, COUNT).tokens for prompt in PROMPTS]
+        equal = [_common(ours, theirs) for ours, theirs in zip(answers, expected, strict=True)]
+        whole_answers = sum(ours == theirs for ours, theirs in zip(answers, expected, strict=True))
         figures[dtype] = {
-            "equal_answers": sum(length == COUNT for length in equal),
+            "equal_answers": whole_answers,
             "mean_tokens_until_difference": mean(equal),
+            # Each answer that differs gave one differing token after its equal ones.
+            "equal_per_token": sum(equal) / (sum(equal) + len(PROMPTS) - whole_answers),
         }
+    mean_length = mean(map(len, expected))
     show(
-        f"Agreement with the whole model ({len(PROMPTS)} greedy answers of {COUNT} tokens)",
-        ["wire", "equal answers", "mean tokens up to the first difference"],
+        f"Agreement with the whole model: {len(PROMPTS)} greedy answers of {mean_length:.0f} tokens on average",
+        ["wire", "equal answers", "tokens before the first difference", "equal per token"],
         [[dtype, *values.values()] for dtype, values in figures.items()],
     )
-    return {"prompts": len(PROMPTS), "tokens": COUNT, "dtypes": figures}
+    return {"prompts": len(PROMPTS), "mean_tokens": mean_length, "dtypes": figures}
 
 
 def _common(ours: list[int], theirs: list[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), len(ours))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))

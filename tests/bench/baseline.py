@@ -76,8 +76,10 @@ def over_rpc(model: Path, threads: int, remote_layers: int) -> Iterator[Baseline
 @contextmanager
 def _child(module: str, *arguments: str, python_path: str) -> "Iterator[subprocess.Popen[str]]":
     command = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
+    logs = Path("build")
+    logs.mkdir(exist_ok=True)
     with (
-        Path("build", f"bench-{module}.log").open("a") as log,
+        (logs / f"bench-{module}.log").open("a") as log,
         subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

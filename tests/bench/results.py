@@ -22,14 +22,15 @@ def merge(name: str, figures: dict[str, Any], file: Path = FILE) -> None:
 
 def show(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table: the first column is text, the others are figures."""
-    table = Table(*head, title=title, title_justify="left")
+    table = Table(*head)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
         table.add_row(
             *(f"{cell:.3g}" if isinstance(cell, float) and cell < 100 else _text(cell) for cell in row)
         )
-    Console().print(table)
+    # A title of the table itself would be wrapped to its width.
+    Console().print(f"\n{title}", table, sep="\n", highlight=False)
 
 
 def _text(cell: Any) -> str:

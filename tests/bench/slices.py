@@ -18,15 +18,11 @@ from intelnav.store.cut import cut
 from intelnav.store.embedded import embedded_model
 from intelnav.store.manifest import manifest_of
 
-
-@llama_cpp.llama_log_callback
-def _silent(_level: int, _text: bytes, _user: None) -> None:
-    pass
-
-
 LAYERS = LayerRange(8, 15)
 CONTEXT = 512
 FORWARDS = 300
+
+_silent = llama_cpp.llama_log_callback(lambda _level, _text, _user: None)
 
 
 def slice_overheads(state: HiddenState) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 Run as `python -m tests.bench.whole MODEL THREADS REMOTE_LAYERS [ENDPOINT ...]`; the module path decides which build
 of llama.cpp that is. For each line `{"prompt": TEXT, "count": N}` on standard input it prints one: the number of
-tokens in the prompt, the seconds for it and its first token, the seconds for the rest, and all N tokens (greedy).
+tokens in the prompt, the seconds for it and its first token, the seconds for the rest, and the greedy tokens.
 """
 
 import ctypes
@@ -68,16 +68,25 @@ class Whole:
         return int(llama_cpp.llama_sampler_sample(self._sampler, self._context, -1))
 
     def run(self, prompt: str, count: int) -> dict[str, Any]:
-        """Answer one job; a token that ends the answer is taken like any other."""
+        """Answer one job; an end-of-generation token ends the answer and is not part of it."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
         given = self._tokenize(prompt)
         start = time.perf_counter()
         tokens = [self._next(given)]
         prefilled = time.perf_counter()
+        decoded = prefilled
         while len(tokens) < count:
-            tokens.append(self._next(tokens[-1:]))
-        decoded = time.perf_counter() - prefilled
-        return {"given": len(given), "prefill": prefilled - start, "decode": decoded, "tokens": tokens}
+            token = self._next(tokens[-1:])
+            if llama_cpp.llama_vocab_is_eog(self._vocabulary, token):
+                break
+            tokens.append(token)
+            decoded = time.perf_counter()
+        return {
+            "given": len(given),
+            "prefill": prefilled - start,
+            "decode": decoded - prefilled,
+            "tokens": tokens,
+        }
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,15 +29,30 @@ def cid(model: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def tail_file(model: Path, cid: str) -> Path:
-    """The slice 3..6 of that model."""
-    path = model.with_name("3-6.gguf")
-    cut(model, LayerRange(3, 6), path, cid)
-    return path
+def slice_file(model: Path, cid: str) -> Callable[[str], Path]:
+    """The file of a slice of that model; it is cut once."""
+
+    def slice_file(layers: str) -> Path:
+        path = model.with_name(f"{layers}.gguf")
+        if not path.exists():
+            cut(model, LayerRange.parse(layers), path, cid)
+        return path
+
+    return slice_file
 
 
 @pytest.fixture
-async def tail(tail_file: Path) -> AsyncIterator[SliceProcess]:
+async def load(slice_file: Callable[[str], Path]) -> AsyncIterator[Callable[[str], Awaitable[SliceProcess]]]:
+    """Starts a worker for a slice."""
+    async with AsyncExitStack() as stack:
+
+        async def load(layers: str) -> SliceProcess:
+            return await stack.enter_async_context(load_slice(replace(ROOM, path=slice_file(layers))))
+
+        yield load
+
+
+@pytest.fixture
+async def tail(load: Callable[[str], Awaitable[SliceProcess]]) -> SliceProcess:
     """A worker that runs the tail."""
-    async with load_slice(replace(ROOM, path=tail_file)) as engine:
-        yield engine
+    return await load("3..6")

@@ -2,25 +2,25 @@
 
 import asyncio
 import os
+import random
 import signal
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
-import anyio
 import numpy as np
 import pytest
 
-from intelnav.chain.hop import WINDOW, HopService
+from intelnav.chain.hop import WINDOW
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import Code
 from intelnav.domain.hidden import Dtype, HiddenState
 from intelnav.domain.identity import Identity, PeerId
 from intelnav.domain.sampling import Sampling
 from intelnav.domain.slice import LayerRange
-from intelnav.engine.interface import SliceEngine
 from intelnav.engine.process import SliceProcess
 from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
+from intelnav.wire.codec import encode
 from intelnav.wire.messages import (
     AbortSession,
     ForwardHidden,
@@ -33,22 +33,11 @@ from intelnav.wire.messages import (
     Token,
 )
 from tests.chain.conftest import ROOM
+from tests.hosts import Hosted, hosting
 from tests.links import Recorder
 from tests.models import WIDTH
 
 pytestmark = pytest.mark.anyio
-
-IDLE_SECONDS = 30.0
-
-
-@dataclass
-class Hosted:
-    """A node that hosts `tail`, reduced to its links and its hop service."""
-
-    peers: Peers
-    hops: HopService
-    engine: SliceEngine
-    address: Address
 
 
 class Client:
@@ -107,29 +96,14 @@ def forward(session: bytes, seq: int, position: int, rows: int = 1) -> ForwardHi
 
 
 @pytest.fixture
-async def node(tail: SliceProcess, cid: str) -> AsyncIterator[Hosted]:
-    class Hosting:
-        def ready(self, model: str) -> Sequence[SliceEngine]:
-            return [tail] if model == cid else []
+def idle_seconds() -> float:
+    return 300.0
 
-    class Events:
-        def on_open(self, link: Connection) -> None: ...
 
-        def on_message(self, link: Connection, message: Message) -> None:
-            hops.on_message(link, message)
-
-        def on_lost(self, link: Connection) -> None:
-            hops.on_lost(link)
-
-    async with anyio.create_task_group() as tasks:
-        peers = Peers(Identity(b"\x01" * 32), Events(), limit=16)
-        hops = HopService(peers, Hosting(), tasks, idle_seconds=IDLE_SECONDS)
-        await peers.listen(Address("127.0.0.1", 0))
-        assert peers.server is not None
-        port = peers.server.sockets[0].getsockname()[1]
-        yield Hosted(peers, hops, tail, Address("127.0.0.1", port))
-        await peers.close()
-        tasks.cancel_scope.cancel()
+@pytest.fixture
+async def node(tail: SliceProcess, cid: str, idle_seconds: float) -> AsyncIterator[Hosted]:
+    async with hosting({cid: tail}, seed=1, idle_seconds=idle_seconds) as node:
+        yield node
 
 
 @pytest.fixture
@@ -142,7 +116,7 @@ async def client(node: Hosted, cid: str) -> AsyncIterator[Client]:
 async def is_empty(node: Hosted) -> None:
     """Wait until the node holds no session and its engine no sequence."""
     async with asyncio.timeout(20):
-        while len(node.hops) or node.engine.in_use:
+        while len(node.hops) or node.engine.in_use:  # noqa: ASYNC110 - nothing tells when a session is over
             await asyncio.sleep(0)
 
 
@@ -290,6 +264,43 @@ async def test_a_lost_entry_leaves_nothing_behind(client: Client, node: Hosted) 
     client.link.send(forward(sid(1), 0, 0, rows=16))
     client.link.close("test")
     await is_empty(node)
+
+
+@pytest.mark.parametrize("idle_seconds", [0.2])
+async def test_a_session_that_nobody_uses_ends(client: Client, node: Hosted) -> None:
+    await client.open(sid(1))
+    assert await client.aborted() == Code.TIMEOUT
+    await is_empty(node)
+
+
+async def test_messages_of_an_entrys_making_are_answered_and_survived(client: Client) -> None:
+    client.link.send(Token(sid(7), 0, 0, ()))
+    assert await client.aborted() == Code.CLOSED
+    await client.open(sid(1))
+
+
+async def test_a_known_peer_that_sends_rubbish_loses_its_link_only(
+    client: Client, node: Hosted, cid: str
+) -> None:
+    await client.open(sid(1))
+    alone = await client.answer(sid(1))
+    rng = random.Random(1)
+    good = b"".join(map(bytes, encode(forward(sid(1), 6, 6))))
+    for number in range(200):
+        hostile = await Client(20, node, cid).connect()
+        body = bytearray(good if number % 2 else rng.randbytes(rng.randrange(200)))
+        for _ in range(rng.randrange(1, 5)):
+            if body:
+                body[rng.randrange(len(body))] = rng.randrange(256)
+        length = rng.choice([len(body), len(body) + 5, 2**32 - 1])
+        sealed = hostile.link._channel._transport.seal(length.to_bytes(4, "big") + body)  # type: ignore[union-attr] # it is open
+        assert hostile.link._transport is not None
+        hostile.link._transport.write(len(sealed).to_bytes(2, "big") + sealed)
+        await hostile.peers.close()
+    await client.open(sid(2))
+    assert await client.answer(sid(2)) == alone
+    client.link.send(forward(sid(1), 6, 6))
+    assert isinstance(await client.hears(), Token)
 
 
 async def test_a_draining_node_refuses_and_ends(client: Client, node: Hosted) -> None:

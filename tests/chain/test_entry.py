@@ -1,0 +1,216 @@
+"""The entry with real workers and real hops around it; the model is tiny and knows nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from intelnav.chain.entry import Entry, EntryModel
+from intelnav.chain.interface import Ending, Piece, Request
+from intelnav.chain.ring import Rings
+from intelnav.domain.advert import Address, Advert
+from intelnav.domain.errors import Code, ConfigError, EngineError, PeerError
+from intelnav.domain.hidden import Dtype
+from intelnav.domain.identity import Identity, PeerId
+from intelnav.domain.slice import LayerRange
+from intelnav.engine.interface import SliceEngine
+from intelnav.engine.process import SliceProcess
+from intelnav.net.connection import Connection
+from intelnav.net.discovery import StaticDiscovery
+from intelnav.net.peers import Peers
+from intelnav.wire.messages import AbortSession, Hidden, Message, SessionAck, Token
+from tests.chain.conftest import ROOM
+from tests.hosts import Hosted, hosting
+from tests.reference import PlainLlama
+
+pytestmark = pytest.mark.anyio
+
+PROMPT = "hello there"
+Load = Callable[[str], Awaitable[SliceProcess]]
+
+
+@dataclass
+class Asking:
+    """An entry, and the nodes around it."""
+
+    entry: Entry
+    rings: Rings
+    peers: Peers
+    front: SliceEngine
+    hosts: list[Hosted]
+
+    async def ask(self, **changes: object) -> tuple[list[int], str, Ending]:
+        """The whole answer: token ids, text, ending."""
+        request = replace(Request("tiny", prompt=PROMPT, max_tokens=12), **changes)  # type: ignore[arg-type] # test's own
+        tokens, text = [], ""
+        async with asyncio.timeout(20), self.entry.answer(request) as answer:
+            async for item in answer:
+                if isinstance(item, Ending):
+                    return tokens, text, item
+                tokens += item.tokens
+                text += item.text
+        raise AssertionError("an answer without an ending")
+
+    async def idle(self) -> None:
+        """Wait until nothing of any answer is left anywhere."""
+        engines = [self.front, *(host.engine for host in self.hosts)]
+        async with asyncio.timeout(20):
+            while len(self.rings) or any(engine.in_use for engine in engines):  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def asking(load: Load, cid: str) -> AsyncIterator[Callable[..., Awaitable[Asking]]]:
+    """Makes an entry with layers 0..2 and a host for each range that is named."""
+    async with AsyncExitStack() as stack:
+
+        async def make(*hosted: str, head: str | None = None, extra: tuple[Advert, ...] = ()) -> Asking:
+            hosts = [
+                await stack.enter_async_context(hosting({cid: await load(layers)}, seed=10 + number))
+                for number, layers in enumerate(hosted)
+            ]
+            front = await load("0..2")
+            kept = await load(head) if head is not None else None
+
+            class Events:
+                def on_open(self, link: Connection) -> None: ...
+
+                def on_message(self, link: Connection, message: Message) -> None:
+                    assert isinstance(message, SessionAck | Token | Hidden | AbortSession)
+                    rings.on_message(link, message)
+
+                def on_lost(self, link: Connection) -> None:
+                    rings.on_lost(link)
+
+            peers = Peers(Identity(b"\x09" * 32), Events(), limit=4)
+            stack.push_async_callback(peers.close)
+            rings = Rings(peers)
+            model = EntryModel(cid, "tiny", Dtype.F32, lambda: front, None if kept is None else lambda: kept)
+            discovery = StaticDiscovery([*extra, *(host.advert(cid) for host in hosts)])
+            return Asking(Entry(peers.own, [model], discovery, rings), rings, peers, front, hosts)
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path) -> list[int]:
+    """What the whole model says."""
+    return PlainLlama(model, 64).greedy(PROMPT, 12)
+
+
+Make = Callable[..., Awaitable[Asking]]
+
+
+async def test_the_answer_is_the_whole_models(asking: Make, expected: list[int]) -> None:
+    nodes = await asking("2..4", "4..6")
+    tokens, _, ending = await nodes.ask()
+    assert tokens == expected
+    assert [str(stage.layers) for stage in ending.chain] == ["0..2", "2..4", "4..6"]
+    await nodes.idle()
+
+
+async def test_a_kept_head_gives_the_same_answer_over_a_host_that_stops_early(
+    asking: Make, expected: list[int]
+) -> None:
+    nodes = await asking("2..4", "4..6", head="5..6")
+    tokens, _, ending = await nodes.ask()
+    assert tokens == expected
+    assert [str(stage.layers) for stage in ending.chain] == ["0..2", "2..4", "4..5", "5..6"]
+    await nodes.idle()
+
+
+async def test_a_prompt_of_several_batches_is_answered(asking: Make, model: Path) -> None:
+    nodes = await asking("2..4", "4..6")
+    prompt = "hello there " * 4
+    whole = PlainLlama(model, 64)
+    assert len(whole.tokenize(prompt)) > ROOM.max_rows
+    tokens, _, _ = await nodes.ask(prompt=prompt, max_tokens=4)
+    assert tokens == whole.greedy(prompt, 4)
+
+
+async def test_a_dead_peer_is_passed_over(asking: Make, cid: str, expected: list[int]) -> None:
+    dead = Advert(PeerId(b"\x33" * 32), (Address("127.0.0.1", 9),), cid, (LayerRange(2, 6),))
+    nodes = await asking("2..4", "4..6", extra=(dead,))
+    assert (await nodes.ask())[0] == expected
+
+
+async def test_a_peer_that_refuses_is_passed_over(asking: Make, expected: list[int]) -> None:
+    nodes = await asking("2..4", "4..6", "4..6")
+    nodes.hosts[1].hops.draining = True
+    tokens, _, ending = await nodes.ask()
+    assert tokens == expected
+    assert ending.chain[2].peer == str(nodes.hosts[2].peers.own)
+
+
+async def test_when_all_refuse_the_error_says_who_and_why(asking: Make) -> None:
+    nodes = await asking("2..4", "4..6")
+    nodes.hosts[1].hops.draining = True
+    with pytest.raises(PeerError, match=r"layers 4\.\.6.*this node is leaving") as caught:
+        await nodes.ask()
+    assert caught.value.code == Code.BUSY
+    await nodes.idle()
+
+
+async def test_missing_layers_are_named(asking: Make) -> None:
+    nodes = await asking("2..4")
+    with pytest.raises(PeerError, match=r"hosts layers 4\.\.6"):
+        await nodes.ask()
+    await nodes.idle()
+
+
+async def test_a_hop_lost_while_answering_is_an_error_that_names_it(asking: Make) -> None:
+    nodes = await asking("2..4", "4..6")
+    lost = nodes.hosts[1]
+    with pytest.raises(PeerError, match=lost.peers.own.short):
+        async with nodes.entry.answer(Request("tiny", prompt=PROMPT, max_tokens=40)) as answer:
+            assert isinstance(await anext(answer), Piece)
+            await lost.peers.close()
+            async for _ in answer:
+                pass
+    await nodes.idle()
+
+
+async def test_leaving_early_leaves_nothing_behind(asking: Make) -> None:
+    nodes = await asking("2..4", "4..6")
+    for _ in range(3 * ROOM.sessions):
+        async with nodes.entry.answer(Request("tiny", prompt=PROMPT, max_tokens=40)) as answer:
+            await anext(answer)
+    await nodes.idle()
+
+
+async def test_limits_and_stop_strings_end_an_answer(asking: Make, expected: list[int]) -> None:
+    nodes = await asking("2..6")
+    tokens, text, ending = await nodes.ask(max_tokens=5)
+    assert (tokens, ending.reason, ending.tokens) == (expected[:5], "length", 5)
+    _, longer, _ = await nodes.ask()
+    stop = longer[3:5]
+    _, cut, ending = await nodes.ask(stop=(stop,))
+    assert (cut, ending.reason) == (longer[: longer.index(stop)], "stop")
+    assert longer.startswith(text.rstrip("\ufffd"))
+    tokens, _, ending = await nodes.ask(max_tokens=None)
+    assert len(tokens) + ending.prompt_tokens == ROOM.context or ending.reason == "stop"
+
+
+async def test_bad_requests_are_refused_before_they_cost_anything(asking: Make) -> None:
+    nodes = await asking("2..6")
+    with pytest.raises(ConfigError, match="served: tiny"):
+        await nodes.ask(model="other")
+    with pytest.raises(PeerError) as caught:
+        await nodes.ask(prompt="hello " * 80)
+    assert caught.value.code == Code.TOO_LONG
+    await nodes.idle()
+
+
+async def test_without_a_front_there_is_an_error_and_no_model(asking: Make) -> None:
+    nodes = await asking("2..6")
+
+    def gone() -> SliceEngine:
+        raise EngineError("layers 0..2 are loading")
+
+    nodes.entry._models = [replace(nodes.entry._models[0], front=gone)]
+    assert nodes.entry.models() == []
+    with pytest.raises(EngineError, match="loading"):
+        await nodes.ask()

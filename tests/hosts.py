@@ -1,0 +1,60 @@
+"""Nodes that host slices, reduced to their links and their hop service: real sockets, real workers, one process."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from intelnav.chain.hop import HopService
+from intelnav.domain.advert import Address, Advert
+from intelnav.domain.identity import Identity
+from intelnav.engine.interface import SliceEngine
+from intelnav.net.connection import Connection
+from intelnav.net.peers import Peers
+from intelnav.wire.messages import Message
+
+
+@dataclass
+class Hosted:
+    """A node with one loaded slice."""
+
+    peers: Peers
+    hops: HopService
+    engine: SliceEngine
+    address: Address
+
+    def advert(self, model: str) -> Advert:
+        """What it would say that it serves."""
+        return Advert(self.peers.own, (self.address,), model, (self.engine.info.layers,))
+
+
+@asynccontextmanager
+async def hosting(
+    slices: Mapping[str, SliceEngine], *, seed: int, idle_seconds: float = 300.0
+) -> AsyncIterator[Hosted]:
+    """A node that hosts `slices`, by model; its key is made from `seed`."""
+
+    class Hosting:
+        def ready(self, model: str) -> Sequence[SliceEngine]:
+            return [slices[model]] if model in slices else []
+
+    class Events:
+        def on_open(self, link: Connection) -> None: ...
+
+        def on_message(self, link: Connection, message: Message) -> None:
+            hops.on_message(link, message)
+
+        def on_lost(self, link: Connection) -> None:
+            hops.on_lost(link)
+
+    async with anyio.create_task_group() as tasks:
+        peers = Peers(Identity(bytes([seed]) * 32), Events(), limit=16)
+        hops = HopService(peers, Hosting(), tasks, idle_seconds=idle_seconds)
+        tasks.start_soon(hops.watch_idle)
+        await peers.listen(Address("127.0.0.1", 0))
+        assert peers.server is not None
+        port = peers.server.sockets[0].getsockname()[1]
+        yield Hosted(peers, hops, next(iter(slices.values())), Address("127.0.0.1", port))
+        await peers.close()
+        tasks.cancel_scope.cancel()
