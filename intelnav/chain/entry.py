@@ -164,7 +164,7 @@ async def _generate(
     while token is not None and token not in front.info.end_tokens:
         count += 1
         last = time.perf_counter()
-        piece = Piece(text.feed(*await front.pieces((token,))), (token,))
+        piece = Piece(text.feed(front.piece(token)), (token,))
         if text.stopped or count >= limit:
             reason = "stop" if text.stopped else "length"
             yield piece

@@ -129,8 +129,11 @@ class SliceEngine(Protocol):
         """Tokens of `text`, with the model's begin token if it wants one; `special` parses control tokens."""
         ...
 
-    async def pieces(self, tokens: tuple[int, ...]) -> list[bytes]:
-        """The bytes of each token; control tokens have none. They need not be whole UTF-8 characters."""
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token, none for a control token. They need not be whole UTF-8 characters.
+
+        For a front slice only; IndexError for what is no token.
+        """
         ...
 
     async def render(self, messages: list[dict[str, str]]) -> str:

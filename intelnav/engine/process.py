@@ -143,6 +143,7 @@ class SliceProcess(asyncio.Protocol):
         self._pending: dict[int, _Answered] = {}
         self._open: set[int] = set()
         self._free: list[int] = []
+        self._pieces: list[bytes] = []
 
     @property
     def in_use(self) -> int:
@@ -159,6 +160,9 @@ class SliceProcess(asyncio.Protocol):
         fields, _ = await self._call("load", pack_load(spec, need, layers))
         self.info = unpack_info(fields)
         self._free = list(range(self.info.sessions))
+        if self.info.is_front:
+            # All at once: asking for each would be one more round trip for every token of an answer.
+            self._pieces = await self._value("pieces", {})
 
     async def open(self, sampling: Sampling | None) -> int:
         """See `SliceEngine`. The lowest free sequence is taken: neighbours share a micro-batch."""
@@ -199,10 +203,9 @@ class SliceProcess(asyncio.Protocol):
         tokens: list[int] = await self._value("tokenize", {"text": text, "special": special})
         return tokens
 
-    async def pieces(self, tokens: tuple[int, ...]) -> list[bytes]:
+    def piece(self, token: int) -> bytes:
         """See `SliceEngine`."""
-        pieces: list[bytes] = await self._value("pieces", {"tokens": tokens})
-        return pieces
+        return self._pieces[token]
 
     async def render(self, messages: list[dict[str, str]]) -> str:
         """See `SliceEngine`."""

@@ -102,7 +102,7 @@ class Worker:
             case "tokenize":
                 return self._engine.vocabulary.tokenize(arguments["text"], arguments["special"])
             case "pieces":
-                return self._engine.vocabulary.pieces(arguments["tokens"])
+                return self._engine.vocabulary.pieces()
             case "render":
                 if self._template is None:
                     self._template = ChatTemplate(*self._engine.vocabulary.chat_template())

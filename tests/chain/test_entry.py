@@ -45,7 +45,8 @@ class Asking:
     async def ask(self, **changes: object) -> tuple[list[int], str, Ending]:
         """The whole answer: token ids, text, ending."""
         request = replace(Request("tiny", prompt=PROMPT, max_tokens=12), **changes)  # type: ignore[arg-type] # test's own
-        tokens, text = [], ""
+        tokens: list[int] = []
+        text = ""
         async with asyncio.timeout(20), self.entry.answer(request) as answer:
             async for item in answer:
                 if isinstance(item, Ending):

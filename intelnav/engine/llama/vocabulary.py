@@ -1,11 +1,10 @@
 """Text to tokens and back, by the tokenizer in the model's file."""
 
 import ctypes
-from collections.abc import Sequence
 
 import llama_cpp.llama_cpp as llama
 
-from intelnav.domain.errors import Code, EngineError, PeerError
+from intelnav.domain.errors import EngineError
 
 _PIECE_BYTES = 64
 
@@ -41,13 +40,10 @@ class Vocabulary:
             return [begin, *found]
         return found
 
-    def pieces(self, tokens: Sequence[int]) -> list[bytes]:
-        """The bytes of each token, none for control tokens; PeerError for a token that does not exist."""
+    def pieces(self) -> list[bytes]:
+        """The bytes of each token there is, none for control tokens."""
         self._require_text()
-        for token in tokens:
-            if not 0 <= token < self.size:
-                raise PeerError(Code.BAD_REQUEST, f"token {token} is not below {self.size}")
-        return [self._piece(token, special=False) for token in tokens]
+        return [self._piece(token, special=False) for token in range(self.size)]
 
     def chat_template(self) -> tuple[str, str, str]:
         """The model's chat template and the texts of its begin and end tokens; EngineError if it has no template."""

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from intelnav.domain.errors import EngineError, PeerError
+from intelnav.domain.errors import EngineError
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceSpec
 from intelnav.engine.llama import LlamaSlice
@@ -29,13 +29,15 @@ def sentence_piece(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
 @pytest.mark.parametrize("text", ["Hello, world", "Grüße aus Köln 🎉", "", " a\n\n\tb\0c", "<|im_start|>"])
 def test_the_pieces_of_a_text_are_its_bytes(smollm2_vocabulary: Vocabulary, text: str) -> None:
     tokens = smollm2_vocabulary.tokenize(text, special=False)
-    assert b"".join(smollm2_vocabulary.pieces(tokens)) == text.encode()
+    pieces = smollm2_vocabulary.pieces()
+    assert len(pieces) == smollm2_vocabulary.size
+    assert b"".join(pieces[token] for token in tokens) == text.encode()
 
 
 def test_control_tokens_are_parsed_only_when_asked_and_have_no_bytes(smollm2_vocabulary: Vocabulary) -> None:
     tokens = smollm2_vocabulary.tokenize("<|im_start|>", special=True)
     assert len(tokens) == 1
-    assert smollm2_vocabulary.pieces(tokens) == [b""]
+    assert smollm2_vocabulary.pieces()[tokens[0]] == b""
     assert len(smollm2_vocabulary.tokenize("<|im_start|>", special=False)) > 1
 
 
@@ -45,13 +47,7 @@ def test_a_begin_token_is_added_once(sentence_piece: Vocabulary) -> None:
     assert begin
     assert sentence_piece.tokenize(f"{begin}abc", special=True)[:1] == plain[:1]
     assert sentence_piece.tokenize(f"{begin}abc", special=True).count(plain[0]) == 1
-    assert sentence_piece.pieces(plain[:1]) == [b""]
-
-
-@pytest.mark.parametrize("token", [-1, 49152, 2**40])
-def test_a_token_that_does_not_exist_is_refused(smollm2_vocabulary: Vocabulary, token: int) -> None:
-    with pytest.raises(PeerError, match="not below 49152"):
-        smollm2_vocabulary.pieces([1, token])
+    assert sentence_piece.pieces()[plain[0]] == b""
 
 
 def test_the_chat_template_is_that_of_the_file(smollm2_vocabulary: Vocabulary) -> None:
@@ -68,7 +64,7 @@ def test_only_a_front_slice_has_text(tmp_path: Path) -> None:
     assert vocabulary.end_tokens() == frozenset()
     for call in (
         lambda: vocabulary.tokenize("a", False),
-        lambda: vocabulary.pieces([1]),
+        vocabulary.pieces,
         vocabulary.chat_template,
     ):
         with pytest.raises(EngineError, match="no tokenizer"):
