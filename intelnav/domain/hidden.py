@@ -16,7 +16,9 @@ class Dtype(StrEnum):
 
     def row_bytes(self, width: int) -> int:
         """Bytes of one row of `width` values; `i8` rows carry one f32 scale each, in front of all bytes."""
-        return {Dtype.F32: 4 * width, Dtype.F16: 2 * width, Dtype.BF16: 2 * width, Dtype.I8: 4 + width}[self]
+        if self is Dtype.F32:
+            return 4 * width
+        return 4 + width if self is Dtype.I8 else 2 * width
 
 
 @dataclass(frozen=True, slots=True)

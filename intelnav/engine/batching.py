@@ -32,7 +32,7 @@ def next_batch(queue: Sequence[Request], max_rows: int) -> list[Request]:
     No request overtakes an older one of its own sequence.
     """
     oldest = queue[0]
-    if oldest.forward is None:
+    if oldest.forward is None or len(queue) == 1:
         return [oldest]
     batch = [oldest]
     shape, rows = shape_of(oldest.forward), oldest.forward.rows

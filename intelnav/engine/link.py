@@ -4,6 +4,7 @@ The link is a private socket pair between parent and child, so what arrives is t
 """
 
 import struct
+from array import array
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ Message = dict[str, Any]
 Payload = bytes | bytearray | memoryview
 
 _LENGTHS = struct.Struct(">II")
+# What every token takes is packed, not encoded: a worker meets each forward with cold caches, where every line counts.
+_FORWARD = struct.Struct(">qqqqqBBII")
+_OUTPUT = struct.Struct(">qBII")
+_NONE = -1
+_DTYPES = (None, *Dtype)
 
 
 def frame(message: Message, payload: Payload = b"") -> tuple[bytes, Payload]:
@@ -85,40 +91,53 @@ def unpack_info(fields: Message) -> SliceInfo:
 
 def pack_forward(forward: Forward) -> tuple[Message, Payload]:
     """The fields and the payload of a request to run `forward`."""
-    fields = {
-        "sequence": forward.sequence,
-        "position": forward.position,
-        "stop": forward.stop,
-        "tokens": forward.tokens,
-        "truncate_to": forward.truncate_to,
-        "sample_from": forward.sample_from,
-        "reply": forward.reply,
-    }
-    return _with_hidden(fields, forward.hidden)
+    dtype, rows, width, payload = _pack_input(forward)
+    packed = _FORWARD.pack(
+        forward.sequence,
+        forward.position,
+        forward.stop,
+        _NONE if forward.truncate_to is None else forward.truncate_to,
+        _NONE if forward.sample_from is None else forward.sample_from,
+        _DTYPES.index(forward.reply),
+        dtype,
+        rows,
+        width,
+    )
+    return {"forward": packed}, payload
 
 
 def unpack_forward(fields: Message, payload: Payload) -> Forward:
     """The forward in a request."""
+    sequence, position, stop, truncate_to, sample_from, reply, dtype, rows, width = _FORWARD.unpack(
+        fields["forward"]
+    )
+    hidden = _hidden(dtype, rows, width, payload)
     return Forward(
-        fields["sequence"],
-        fields["position"],
-        fields["stop"],
-        tuple(fields["tokens"]),
-        _hidden(fields, payload),
-        fields["truncate_to"],
-        fields["sample_from"],
-        fields["reply"] and Dtype(fields["reply"]),
+        sequence,
+        position,
+        stop,
+        () if hidden is not None else _tokens(payload),
+        hidden,
+        None if truncate_to == _NONE else truncate_to,
+        None if sample_from == _NONE else sample_from,
+        _DTYPES[reply],
     )
 
 
 def pack_output(output: Output) -> tuple[Message, Payload]:
     """The fields and the payload of the answer to a forward."""
-    return _with_hidden({"tokens": output.tokens, "micros": output.micros}, output.hidden)
+    hidden = output.hidden
+    if hidden is None:
+        return {"output": _OUTPUT.pack(output.micros, 0, 0, 0)}, array("q", output.tokens).tobytes()
+    packed = _OUTPUT.pack(output.micros, _DTYPES.index(hidden.dtype), hidden.rows, hidden.width)
+    return {"output": packed}, hidden.payload
 
 
 def unpack_output(fields: Message, payload: Payload) -> Output:
     """The output in the answer to a forward."""
-    return Output(_hidden(fields, payload), tuple(fields["tokens"]), fields["micros"])
+    micros, dtype, rows, width = _OUTPUT.unpack(fields["output"])
+    hidden = _hidden(dtype, rows, width, payload)
+    return Output(hidden, () if hidden is not None else _tokens(payload), micros)
 
 
 def pack_error(error: IntelNavError) -> Message:
@@ -137,14 +156,17 @@ def unpack_error(fields: Message) -> IntelNavError:
             return EngineError(fields["reason"])
 
 
-def _with_hidden(fields: Message, hidden: HiddenState | None) -> tuple[Message, Payload]:
+def _pack_input(forward: Forward) -> tuple[int, int, int, Payload]:
+    hidden = forward.hidden
     if hidden is None:
-        return fields, b""
-    fields |= {"dtype": hidden.dtype, "rows": hidden.rows, "width": hidden.width}
-    return fields, hidden.payload
+        return 0, 0, 0, array("q", forward.tokens).tobytes()
+    return _DTYPES.index(hidden.dtype), hidden.rows, hidden.width, hidden.payload
 
 
-def _hidden(fields: Message, payload: Payload) -> HiddenState | None:
-    if "dtype" not in fields:
-        return None
-    return HiddenState(Dtype(fields["dtype"]), fields["rows"], fields["width"], payload)
+def _hidden(dtype: int, rows: int, width: int, payload: Payload) -> HiddenState | None:
+    known = _DTYPES[dtype]
+    return None if known is None else HiddenState(known, rows, width, payload)
+
+
+def _tokens(payload: Payload) -> tuple[int, ...]:
+    return tuple(memoryview(payload).cast("q"))

@@ -15,11 +15,12 @@ from intelnav.domain.sampling import Sampling
 from intelnav.domain.slice import LayerRange
 from intelnav.wire.messages import NextHop
 
-MAXADDRESSES = 8
+MAX_ADDRESSES = 8
 MAX_REASON = 200
 MAX_HOPS = 64
 REQUIRED = object()
 
+_DTYPES = {str(dtype): dtype for dtype in Dtype}
 _MODEL_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _SAMPLING_INTEGERS = ("seed", "top_k")
 _SAMPLING_NUMBERS = ("temperature", "top_p", "min_p", "repeat_penalty")
@@ -105,6 +106,13 @@ def _read_model(value: Any) -> str:
     return value
 
 
+def _read_dtype(value: Any) -> Dtype:
+    dtype = _DTYPES.get(value) if type(value) is str else None
+    if dtype is None:
+        raise ValueError(f"must be one of {', '.join(_DTYPES)}")
+    return dtype
+
+
 def _read_code(value: Any) -> Code:
     try:
         return Code(NAME.read(value))
@@ -168,13 +176,13 @@ KIND = NAME
 AGENT = text(100)
 ENGINE_CLASS = text(128)
 MODEL = Field(_read_model)
-DTYPE = Field(lambda value: Dtype(NAME.read(value)), str)
+DTYPE = Field(_read_dtype, str)
 SHAPE = Field(_pair)
 LAYERS = Field(lambda value: LayerRange(*_pair(value)), lambda layers: [layers.start, layers.end])
 PEER = Field(lambda value: PeerId(octets(32).read(value)), lambda peer: peer.key)
 CODE = Field(_read_code, str)
 REASON = Field(_read_reason, _write_reason)
-ADDRESSES = sequence(Field(_read_address, str), MAXADDRESSES)
+ADDRESSES = sequence(Field(_read_address, str), MAX_ADDRESSES)
 NEXT_HOP = Field(_read_next, _write_next)
 SAMPLING = Field(_read_sampling, _write_sampling)
 FEATURES = sequence(NAME, 32)

@@ -3,7 +3,10 @@
 The one module that knows the `noiseprotocol` package. It has no randomness: keys are arguments.
 """
 
+import struct
+
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from noise.backends.default import noise_backend
 from noise.backends.default.keypairs import KeyPair25519
 from noise.exceptions import NoiseMaxNonceError, NoiseValueError
@@ -22,6 +25,8 @@ MAX_PLAINTEXT = MAX_CIPHERTEXT - TAG
 _NAME = b"Noise_XX_25519_AESGCM_SHA256"
 _PROLOGUE = b"intelnav/1"
 _BINDING = b"intelnav-noise-static-key:"
+_NONCE = struct.Struct(">4xQ")
+_LAST_NONCE = 2**64 - 1
 
 # What hostile input makes the package raise: short or low-order keys, forged tags, spent nonces.
 _FAILURES = (ValueError, InvalidTag, NoiseValueError, NoiseMaxNonceError)
@@ -32,27 +37,42 @@ class Transport:
 
     def __init__(self, peer: PeerId, sealing: CipherState, opening: CipherState) -> None:
         self.peer = peer
-        self._sealing = sealing
-        self._opening = opening
+        self._sealing = _Counted(sealing)
+        self._opening = _Counted(opening)
 
     def seal(self, plaintext: bytes | bytearray | memoryview) -> bytes:
         """Ciphertext of at most 65,519 bytes of plaintext; 16 bytes longer."""
         if len(plaintext) > MAX_PLAINTEXT:
             raise ValueError(f"{len(plaintext)} bytes do not fit one frame")
-        try:
-            # The cipher state, because the package's own `encrypt` refuses views and takes more than fits.
-            ciphertext: bytes = self._sealing.encrypt_with_ad(None, plaintext)
-        except NoiseMaxNonceError as error:
-            raise PeerError(Code.CLOSED, "all nonces of this connection are used up") from error
-        return ciphertext
+        sealed = self._sealing.cipher.encrypt(self._sealing.nonce(), plaintext, None)
+        self._sealing.used += 1
+        return sealed
 
     def unseal(self, ciphertext: bytes | bytearray | memoryview) -> bytes:
         """The plaintext of the other side's next frame; raises PeerError if it is not that."""
         try:
-            plaintext: bytes = self._opening.decrypt_with_ad(None, ciphertext)
-        except _FAILURES as error:
+            plaintext = self._opening.cipher.decrypt(self._opening.nonce(), ciphertext, None)
+        except (InvalidTag, ValueError) as error:
             raise PeerError(Code.BAD_REQUEST, "a frame does not decrypt") from error
+        self._opening.used += 1
         return plaintext
+
+
+class _Counted:
+    """AES-GCM under a finished handshake's key, with the nonces that Noise prescribes: a counter from 0.
+
+    The package's own cipher state does the same by way of six calls, on a path that every token takes eight times.
+    """
+
+    def __init__(self, state: CipherState) -> None:
+        self.cipher = AESGCM(state.k)
+        self.used = 0
+
+    def nonce(self) -> bytes:
+        """The nonce of the next frame; PeerError when all are used up."""
+        if self.used >= _LAST_NONCE:
+            raise PeerError(Code.CLOSED, "all nonces of this connection are used up")
+        return _NONCE.pack(self.used)
 
 
 class Handshake:

@@ -92,7 +92,6 @@ GOOD: dict[str, dict[str, Any]] = {
     "abort_session with a code of a later version": {**ABORT, "code": "tired"},
     "abort_session with a reason that is too long": {**ABORT, "reason": "x" * 1000},
     "abort_session with control characters": {**ABORT, "reason": "a\n\x1b[31mb"},
-    "draining": {"kind": "draining", "model": "b3-abc234", "layers": [8, 15], "deadline": 1893456000},
     "ping": PING,
     "pong": {**PING, "kind": "pong", "at": 2**63 - 1},
     "an unknown kind": {"kind": "dance", "tempo": 120},

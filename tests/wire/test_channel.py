@@ -99,7 +99,7 @@ def test_a_message_before_the_hello_is_refused() -> None:
     right.receive(third)
     # The dialler's hello is lost on the way; what it sealed next does not decrypt, so it starts over in its place.
     assert left._transport is not None
-    left._transport._sealing.n = 0
+    left._transport._sealing.used = 0
     body = b"".join(encode(Ping(1, 1)))
     sealed = left._transport.seal(len(body).to_bytes(4, "big") + body)
     with pytest.raises(PeerError, match="hello must be the first"):

@@ -105,8 +105,8 @@ def test_frames_are_read_once_and_in_order() -> None:
 
 def test_a_connection_ends_when_its_nonces_do(monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = transports()
-    monkeypatch.setattr(left._sealing, "n", 2**64 - 1)
-    monkeypatch.setattr(right._opening, "n", 2**64 - 1)
+    monkeypatch.setattr(left._sealing, "used", 2**64 - 1)
+    monkeypatch.setattr(right._opening, "used", 2**64 - 1)
     with pytest.raises(PeerError, match="nonces"):
         left.seal(b"one more")
     with pytest.raises(PeerError):
