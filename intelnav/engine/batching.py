@@ -1,4 +1,4 @@
-"""Which of the waiting requests run next, and which of them run together."""
+"""Which of the waiting calls run next, and which of them run together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,10 @@ Shape = tuple[int, int, bool, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Call:
     """A call that waits for its turn; `sequence` is the one that it touches, `forward` what it runs, if any."""
 
-    id: int
-    call: str
+    number: int
     arguments: dict[str, Any]
     sequence: int | None = None
     forward: Forward | None = None
@@ -26,10 +25,10 @@ def shape_of(forward: Forward) -> Shape:
     return forward.rows, forward.stop, forward.hidden is None, forward.reply is None
 
 
-def next_batch(queue: Sequence[Request], max_rows: int) -> list[Request]:
-    """The oldest request, with those behind it that are one decode with it: at most `max_rows` rows in all.
+def next_batch(queue: Sequence[Call], max_rows: int) -> list[Call]:
+    """The oldest call, with those behind it that are one decode with it: at most `max_rows` rows in all.
 
-    No request overtakes an older one of its own sequence.
+    No call overtakes an older one of its own sequence.
     """
     oldest = queue[0]
     if oldest.forward is None or len(queue) == 1:
@@ -37,14 +36,10 @@ def next_batch(queue: Sequence[Request], max_rows: int) -> list[Request]:
     batch = [oldest]
     shape, rows = shape_of(oldest.forward), oldest.forward.rows
     touched = {oldest.sequence}
-    for request in islice(queue, 1, None):
+    for call in islice(queue, 1, None):
         if (len(batch) + 1) * rows > max_rows:
             break
-        if (
-            request.sequence not in touched
-            and request.forward is not None
-            and shape_of(request.forward) == shape
-        ):
-            batch.append(request)
-        touched.add(request.sequence)
+        if call.sequence not in touched and call.forward is not None and shape_of(call.forward) == shape:
+            batch.append(call)
+        touched.add(call.sequence)
     return batch

@@ -1,11 +1,13 @@
-"""The frames between a node and its worker: two lengths, one CBOR map, and raw tensor bytes behind it.
+"""The frames between a node and its worker: lengths and a number, the fields, and raw tensor bytes behind them.
 
-The link is a private socket pair between parent and child, so what arrives is trusted; no peer ever writes to it.
+The fields are a CBOR map, but for forwards and their outputs, which are packed: a worker meets every token with cold
+caches, where each line of Python counts. The link is a private socket pair between parent and child, so what arrives
+is trusted; no peer ever writes to it.
 """
 
 import struct
 from array import array
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +19,30 @@ from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import Forward, Output, SliceInfo, SliceSpec
 from intelnav.engine.probe import Footprint
 
-Message = dict[str, Any]
+Fields = dict[str, Any]
 Payload = bytes | bytearray | memoryview
 
-_LENGTHS = struct.Struct(">II")
-# What every token takes is packed, not encoded: a worker meets each forward with cold caches, where every line counts.
+# Bytes of the fields and of the payload, the number of the call, and whether the fields are packed.
+_HEAD = struct.Struct(">IIQ?")
 _FORWARD = struct.Struct(">qqqqqBBII")
 _OUTPUT = struct.Struct(">qBII")
 _NONE = -1
 _DTYPES = (None, *Dtype)
 
 
-def frame(message: Message, payload: Payload = b"") -> tuple[bytes, Payload]:
-    """The two parts of a frame, to be written with one call."""
-    body = cbor2.dumps(message)
-    return _LENGTHS.pack(len(body), len(payload)) + body, payload
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A request or an answer; both carry the number of the call."""
+
+    number: int
+    fields: Fields | bytes
+    payload: Payload = b""
+
+    def parts(self) -> tuple[bytes, Payload]:
+        """The bytes of the frame in two parts, to be written with one call."""
+        packed = isinstance(self.fields, bytes)
+        body = self.fields if isinstance(self.fields, bytes) else cbor2.dumps(self.fields)
+        return _HEAD.pack(len(body), len(self.payload), self.number, packed) + body, self.payload
 
 
 class FrameReader:
@@ -39,49 +50,47 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._pending = bytearray()
+        self._wanted = _HEAD.size
 
-    def feed(self, data: bytes) -> list[tuple[Message, memoryview]]:
-        """Every frame that is complete with `data`, with its payload."""
+    def feed(self, data: bytes) -> list[Frame]:
+        """Every frame that is complete with `data`."""
         if self._pending:
             self._pending += data
-            if _frame_length(self._pending, 0) > len(self._pending):
+            if len(self._pending) < self._wanted:
                 return []
             data = bytes(self._pending)
-        frames, start, view = [], 0, memoryview(data)
-        while (end := start + _frame_length(data, start)) <= len(data):
-            middle = start + _LENGTHS.size
-            body = _LENGTHS.unpack_from(data, start)[0]
-            frames.append((cbor2.loads(view[middle : middle + body]), view[middle + body : end]))
+        frames, start, self._wanted = [], 0, _HEAD.size
+        while len(data) - start >= _HEAD.size:
+            length, payload_length, number, packed = _HEAD.unpack_from(data, start)
+            middle = start + _HEAD.size + length
+            end = middle + payload_length
+            if end > len(data):
+                self._wanted = end - start
+                break
+            body = data[start + _HEAD.size : middle]
+            frames.append(Frame(number, body if packed else cbor2.loads(body), memoryview(data)[middle:end]))
             start = end
-        self._pending = bytearray(view[start:])
+        self._pending = bytearray(data[start:])
         return frames
 
 
-def _frame_length(data: bytes | bytearray, start: int) -> int:
-    """Bytes of the frame at `start`; while its head is incomplete, those of the head."""
-    if len(data) - start < _LENGTHS.size:
-        return _LENGTHS.size
-    body, payload = _LENGTHS.unpack_from(data, start)
-    return _LENGTHS.size + int(body) + int(payload)
-
-
-def pack_load(spec: SliceSpec, need: Footprint, layers: int) -> Message:
+def pack_load(spec: SliceSpec, need: Footprint, layers: int) -> Fields:
     """The fields of the first request: what to load, what it will take, and how many layers it has."""
     return {"spec": asdict(spec) | {"path": str(spec.path)}, "need": asdict(need), "layers": layers}
 
 
-def unpack_load(fields: Message) -> tuple[SliceSpec, Footprint, int]:
+def unpack_load(fields: Fields) -> tuple[SliceSpec, Footprint, int]:
     """The arguments of that request."""
     spec = SliceSpec(**fields["spec"] | {"path": Path(fields["spec"]["path"])})
     return spec, Footprint(**fields["need"]), fields["layers"]
 
 
-def pack_info(info: SliceInfo) -> Message:
+def pack_info(info: SliceInfo) -> Fields:
     """The fields of its answer."""
     return {"info": asdict(info) | {"end_tokens": sorted(info.end_tokens)}}
 
 
-def unpack_info(fields: Message) -> SliceInfo:
+def unpack_info(fields: Fields) -> SliceInfo:
     """What that answer says was loaded."""
     info = fields["info"]
     return SliceInfo(
@@ -89,8 +98,8 @@ def unpack_info(fields: Message) -> SliceInfo:
     )
 
 
-def pack_forward(forward: Forward) -> tuple[Message, Payload]:
-    """The fields and the payload of a request to run `forward`."""
+def pack_forward(forward: Forward) -> tuple[bytes, Payload]:
+    """The packed fields and the payload of a request to run `forward`."""
     dtype, rows, width, payload = _pack_input(forward)
     packed = _FORWARD.pack(
         forward.sequence,
@@ -103,14 +112,12 @@ def pack_forward(forward: Forward) -> tuple[Message, Payload]:
         rows,
         width,
     )
-    return {"forward": packed}, payload
+    return packed, payload
 
 
-def unpack_forward(fields: Message, payload: Payload) -> Forward:
+def unpack_forward(packed: bytes, payload: Payload) -> Forward:
     """The forward in a request."""
-    sequence, position, stop, truncate_to, sample_from, reply, dtype, rows, width = _FORWARD.unpack(
-        fields["forward"]
-    )
+    sequence, position, stop, truncate_to, sample_from, reply, dtype, rows, width = _FORWARD.unpack(packed)
     hidden = _hidden(dtype, rows, width, payload)
     return Forward(
         sequence,
@@ -124,28 +131,28 @@ def unpack_forward(fields: Message, payload: Payload) -> Forward:
     )
 
 
-def pack_output(output: Output) -> tuple[Message, Payload]:
-    """The fields and the payload of the answer to a forward."""
+def pack_output(output: Output) -> tuple[bytes, Payload]:
+    """The packed fields and the payload of the answer to a forward."""
     hidden = output.hidden
     if hidden is None:
-        return {"output": _OUTPUT.pack(output.micros, 0, 0, 0)}, array("q", output.tokens).tobytes()
+        return _OUTPUT.pack(output.micros, 0, 0, 0), array("q", output.tokens).tobytes()
     packed = _OUTPUT.pack(output.micros, _DTYPES.index(hidden.dtype), hidden.rows, hidden.width)
-    return {"output": packed}, hidden.payload
+    return packed, hidden.payload
 
 
-def unpack_output(fields: Message, payload: Payload) -> Output:
+def unpack_output(packed: bytes, payload: Payload) -> Output:
     """The output in the answer to a forward."""
-    micros, dtype, rows, width = _OUTPUT.unpack(fields["output"])
+    micros, dtype, rows, width = _OUTPUT.unpack(packed)
     hidden = _hidden(dtype, rows, width, payload)
     return Output(hidden, () if hidden is not None else _tokens(payload), micros)
 
 
-def pack_error(error: IntelNavError) -> Message:
+def pack_error(error: IntelNavError) -> Fields:
     """The fields of an answer that says why there is none."""
     return {"error": type(error).__name__, "code": error.code, "reason": str(error)}
 
 
-def unpack_error(fields: Message) -> IntelNavError:
+def unpack_error(fields: Fields) -> IntelNavError:
     """The error in such an answer."""
     match fields["error"]:
         case "PeerError":

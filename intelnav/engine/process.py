@@ -16,14 +16,14 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from intelnav.domain.errors import Code, EngineError, PeerError
+from intelnav.domain.errors import Code, EngineError, IntelNavError, PeerError
 from intelnav.domain.sampling import Sampling
 from intelnav.engine.interface import Done, Forward, Output, SliceInfo, SliceSpec
 from intelnav.engine.link import (
+    Fields,
+    Frame,
     FrameReader,
-    Message,
     Payload,
-    frame,
     pack_error,
     pack_forward,
     pack_load,
@@ -36,7 +36,7 @@ from intelnav.store.footprint import CELLS, cache_bytes, weights_bytes
 from intelnav.store.gguf import padded
 from intelnav.store.model_file import ModelFile, describe
 
-_Answered = Callable[[Message, Payload], None]
+_Answered = Callable[[Fields | bytes, Payload], None]
 
 _STDERR_TAIL = 2000
 
@@ -157,8 +157,7 @@ class SliceProcess(asyncio.Protocol):
 
     async def load(self, spec: SliceSpec, need: Footprint, layers: int) -> None:
         """The first call: load the slice."""
-        fields, _ = await self._call("load", pack_load(spec, need, layers))
-        self.info = unpack_info(fields)
+        self.info = unpack_info(await self._call("load", pack_load(spec, need, layers)))
         self._free = list(range(self.info.sessions))
         if self.info.is_front:
             # All at once: asking for each would be one more round trip for every token of an answer.
@@ -184,19 +183,31 @@ class SliceProcess(asyncio.Protocol):
         if sequence in self._open:
             self._open.remove(sequence)
             heappush(self._free, sequence)
-            self._ask("close", {"sequence": sequence})
+            self._ask({"call": "close", "sequence": sequence})
 
     def submit(self, forward: Forward, done: Done) -> None:
         """See `SliceEngine`."""
 
-        def answered(answer: Message, payload: Payload) -> None:
-            done(unpack_error(answer) if "error" in answer else unpack_output(answer, payload))
+        def answered(fields: Fields | bytes, payload: Payload) -> None:
+            done(unpack_output(fields, payload) if isinstance(fields, bytes) else unpack_error(fields))
 
-        self._ask("forward", *pack_forward(forward), answered)
+        self._ask(*pack_forward(forward), answered)
 
     async def forward(self, forward: Forward) -> Output:
         """See `SliceEngine`."""
-        return unpack_output(*await self._call("forward", *pack_forward(forward)))
+        future: asyncio.Future[Output] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Output | IntelNavError) -> None:
+            # A caller that was cancelled waits no more.
+            if future.done():
+                return
+            if isinstance(outcome, IntelNavError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.submit(forward, done)
+        return await future
 
     async def tokenize(self, text: str, special: bool) -> list[int]:
         """See `SliceEngine`."""
@@ -230,35 +241,31 @@ class SliceProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each answer to the call that waits for it."""
-        for fields, payload in self._reader.feed(data):
-            if (answered := self._pending.pop(fields["id"], None)) is not None:
-                answered(fields, payload)
+        for answer in self._reader.feed(data):
+            if (answered := self._pending.pop(answer.number, None)) is not None:
+                answered(answer.fields, answer.payload)
 
-    async def _value(self, call: str, fields: Message) -> Any:
-        answer, _ = await self._call(call, fields)
-        return answer["value"]
+    async def _value(self, call: str, fields: Fields) -> Any:
+        return (await self._call(call, fields))["value"]
 
-    async def _call(self, call: str, fields: Message, payload: Payload = b"") -> tuple[Message, Payload]:
+    async def _call(self, call: str, fields: Fields) -> Fields:
         future = asyncio.get_running_loop().create_future()
 
-        def answered(answer: Message, payload: Payload) -> None:
-            # A caller that was cancelled waits no more.
+        def answered(answer: Fields | bytes, _payload: Payload) -> None:
             if not future.done():
-                future.set_result((answer, payload))
+                future.set_result(answer)
 
-        self._ask(call, fields, payload, answered)
-        answer, payload = await future
+        self._ask({"call": call, **fields}, answered=answered)
+        answer: Fields = await future
         if "error" in answer:
             raise unpack_error(answer)
-        return answer, payload
+        return answer
 
-    def _ask(
-        self, call: str, fields: Message, payload: Payload = b"", answered: _Answered | None = None
-    ) -> None:
+    def _ask(self, fields: Fields | bytes, payload: Payload = b"", answered: _Answered | None = None) -> None:
         """Send a request; `answered` is called from the event loop, with an error if the worker is gone or dies."""
         number = next(self._ids)
         try:
-            parts = frame({"id": number, "call": call, **fields}, payload)
+            parts = Frame(number, fields, payload).parts()
         except UnicodeEncodeError:
             raise PeerError(
                 Code.BAD_REQUEST, "the text holds lone surrogates, which UTF-8 cannot express"

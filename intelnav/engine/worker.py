@@ -12,13 +12,13 @@ from typing import Any
 
 from intelnav.domain.errors import IntelNavError
 from intelnav.domain.sampling import Sampling
-from intelnav.engine.batching import Request, next_batch
+from intelnav.engine.batching import Call, next_batch
 from intelnav.engine.chat_template import ChatTemplate
 from intelnav.engine.link import (
+    Fields,
+    Frame,
     FrameReader,
-    Message,
     Payload,
-    frame,
     pack_error,
     pack_info,
     pack_output,
@@ -38,20 +38,20 @@ class Worker:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._reader = FrameReader()
-        self._queue: deque[Request] = deque()
+        self._queue: deque[Call] = deque()
         self._template: ChatTemplate | None = None
 
     def run(self) -> None:
         """Return when the parent is gone, or when it has been told why the slice cannot be loaded."""
         if not self._receive():
             return
-        request = self._queue.popleft()
+        first = self._queue.popleft()
         try:
-            self._engine = _load(request.arguments)
+            self._engine = _load(first.arguments)
         except IntelNavError as error:
-            self._answer(request, pack_error(error))
+            self._answer(first, pack_error(error))
             return
-        self._answer(request, pack_info(self._engine.info))
+        self._answer(first, pack_info(self._engine.info))
         # What arrives during one decode can join the next.
         while self._receive():
             self._serve(next_batch(self._queue, self._engine.max_batch))
@@ -65,35 +65,33 @@ class Worker:
                 return True
             if not data:
                 return False
-            for fields, payload in self._reader.feed(data):
-                forward = unpack_forward(fields, payload) if fields["call"] == "forward" else None
-                self._queue.append(
-                    Request(fields["id"], fields["call"], fields, fields.get("sequence"), forward)
-                )
+            self._queue.extend(map(_call, self._reader.feed(data)))
+            if self._queue and len(data) < _READ_BYTES:
+                return True
 
-    def _serve(self, batch: list[Request]) -> None:
-        for request in batch:
-            self._queue.remove(request)
-        forwards = [request.forward for request in batch if request.forward is not None]
+    def _serve(self, batch: list[Call]) -> None:
+        for call in batch:
+            self._queue.remove(call)
+        forwards = [call.forward for call in batch if call.forward is not None]
         if not forwards:
-            self._serve_call(batch[0])
+            self._serve_other(batch[0])
             return
-        for request, result in zip(batch, self._engine.forward(forwards), strict=True):
+        for call, result in zip(batch, self._engine.forward(forwards), strict=True):
             if isinstance(result, IntelNavError):
-                self._answer(request, pack_error(result))
+                self._answer(call, pack_error(result))
             else:
-                self._answer(request, *pack_output(result))
+                self._answer(call, *pack_output(result))
 
-    def _serve_call(self, request: Request) -> None:
+    def _serve_other(self, call: Call) -> None:
         try:
-            value = self._call(request.call, request.arguments)
+            value = self._value(call.arguments)
         except IntelNavError as error:
-            self._answer(request, pack_error(error))
+            self._answer(call, pack_error(error))
         else:
-            self._answer(request, {"value": value})
+            self._answer(call, {"value": value})
 
-    def _call(self, call: str, arguments: Message) -> Any:
-        match call:
+    def _value(self, arguments: Fields) -> Any:
+        match arguments["call"]:
             case "open":
                 sampling = arguments["sampling"]
                 return self._engine.open(arguments["sequence"], sampling and Sampling(**sampling))
@@ -107,11 +105,11 @@ class Worker:
                 if self._template is None:
                     self._template = ChatTemplate(*self._engine.vocabulary.chat_template())
                 return self._template.render(arguments["messages"])
-        raise AssertionError(f"{call!r} is no call")
+        raise AssertionError(f"{arguments['call']!r} is no call")
 
-    def _answer(self, request: Request, fields: Message, payload: Payload = b"") -> None:
+    def _answer(self, call: Call, fields: Fields | bytes, payload: Payload = b"") -> None:
         """Write a frame, with one system call if the socket has room for it."""
-        head, payload = frame({"id": request.id, **fields}, payload)
+        head, payload = Frame(call.number, fields, payload).parts()
         sent = self._link.sendmsg([head, payload])
         for part in (head, payload):
             if sent < len(part):
@@ -119,7 +117,14 @@ class Worker:
             sent = max(0, sent - len(part))
 
 
-def _load(arguments: Message) -> LlamaSlice:
+def _call(frame: Frame) -> Call:
+    if isinstance(frame.fields, bytes):
+        forward = unpack_forward(frame.fields, frame.payload)
+        return Call(frame.number, {}, forward.sequence, forward)
+    return Call(frame.number, frame.fields, frame.fields.get("sequence"))
+
+
+def _load(arguments: Fields) -> LlamaSlice:
     spec, need, layers = unpack_load(arguments)
     chosen = choose_gpus(spec.device, gpus())
     check_memory(need, chosen, share=min(1.0, spec.gpu_layers / layers) if spec.gpu_layers >= 0 else 1.0)

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,10 +11,9 @@ from intelnav.domain.hidden import Dtype, HiddenState
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import Forward, Output, SliceInfo, SliceSpec
 from intelnav.engine.link import (
+    Frame,
     FrameReader,
-    Message,
     Payload,
-    frame,
     pack_error,
     pack_forward,
     pack_info,
@@ -29,27 +30,26 @@ from intelnav.engine.probe import Footprint
 STATE = HiddenState(Dtype.F16, 2, 3, bytes(range(12)))
 
 
-def through_a_frame(fields: Message, payload: Payload) -> tuple[Message, Payload]:
-    (arrived,) = FrameReader().feed(b"".join(frame(fields, payload)))
-    return arrived
+def through_a_frame(fields: Any, payload: Payload = b"") -> tuple[Any, Payload]:
+    (arrived,) = FrameReader().feed(b"".join(Frame(7, fields, payload).parts()))
+    assert arrived.number == 7
+    return arrived.fields, arrived.payload
 
 
-@given(
-    st.lists(
-        st.tuples(st.dictionaries(st.text(max_size=5), st.integers(), max_size=3), st.binary(max_size=40))
-    ),
-    st.data(),
-)
-def test_frames_survive_any_chunking(messages: list[tuple[Message, bytes]], data: st.DataObject) -> None:
-    stream = b"".join(part for message, payload in messages for part in frame(message, payload))
+fields = st.one_of(st.binary(max_size=20), st.dictionaries(st.text(max_size=5), st.integers(), max_size=3))
+
+
+@given(st.lists(st.builds(Frame, st.integers(0, 2**64 - 1), fields, st.binary(max_size=40))), st.data())
+def test_frames_survive_any_chunking(frames: list[Frame], data: st.DataObject) -> None:
+    stream = b"".join(part for frame in frames for part in frame.parts())
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=9)))
     reader = FrameReader()
     received = [
-        (message, bytes(payload))
+        replace(frame, payload=bytes(frame.payload))
         for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)
-        for message, payload in reader.feed(stream[start:end])
+        for frame in reader.feed(stream[start:end])
     ]
-    assert received == messages
+    assert received == frames
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_an_output_arrives_as_it_was(output: Output) -> None:
 
 def test_what_is_to_be_loaded_arrives_as_it_was() -> None:
     wanted = SliceSpec(Path("a.gguf"), 3, 100, 10, "cuda", 5, 2), Footprint(1, 2, 3), 7
-    fields, _ = through_a_frame(pack_load(*wanted), b"")
+    fields, _ = through_a_frame(pack_load(*wanted))
     assert unpack_load(fields) == wanted
 
 
 def test_what_was_loaded_arrives_as_it_was() -> None:
     info = SliceInfo(LayerRange(0, 8), 30, "llama", 576, 49152, 4096, 8, 128, frozenset({2, 0}), "class", 9)
-    fields, _ = through_a_frame(pack_info(info), b"")
+    fields, _ = through_a_frame(pack_info(info))
     assert unpack_info(fields) == info
 
 
@@ -84,6 +84,6 @@ def test_what_was_loaded_arrives_as_it_was() -> None:
     "error", [PeerError(Code.TOO_LONG, "too long"), ConfigError("no gpu"), EngineError("it broke")]
 )
 def test_an_error_arrives_with_its_class_code_and_reason(error: IntelNavError) -> None:
-    fields, _ = through_a_frame(pack_error(error), b"")
+    fields, _ = through_a_frame(pack_error(error))
     arrived = unpack_error(fields)
     assert (type(arrived), arrived.code, str(arrived)) == (type(error), error.code, str(error))
