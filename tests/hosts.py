@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import anyio
 
 from intelnav.chain.hop import HopService
+from intelnav.chain.ring import Rings
+from intelnav.chain.traffic import Traffic
 from intelnav.domain.advert import Address, Advert
 from intelnav.domain.identity import Identity
 from intelnav.engine.interface import SliceEngine
-from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
-from intelnav.wire.messages import Message
 
 
 @dataclass
@@ -39,18 +39,11 @@ async def hosting(
         def ready(self, model: str) -> Sequence[SliceEngine]:
             return [slices[model]] if model in slices else []
 
-    class Events:
-        def on_open(self, link: Connection) -> None: ...
-
-        def on_message(self, link: Connection, message: Message) -> None:
-            hops.on_message(link, message)
-
-        def on_lost(self, link: Connection) -> None:
-            hops.on_lost(link)
-
     async with anyio.create_task_group() as tasks:
-        peers = Peers(Identity(bytes([seed]) * 32), Events(), limit=16)
-        hops = HopService(peers, Hosting(), tasks, idle_seconds=idle_seconds)
+        traffic = Traffic()
+        peers = Peers(Identity(bytes([seed]) * 32), traffic, limit=16)
+        traffic.rings = Rings(peers)
+        traffic.hops = hops = HopService(peers, Hosting(), tasks, idle_seconds=idle_seconds)
         tasks.start_soon(hops.watch_idle)
         await peers.listen(Address("127.0.0.1", 0))
         assert peers.server is not None

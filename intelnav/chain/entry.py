@@ -125,19 +125,21 @@ class Entry:
     ) -> tuple[tuple[RouteHop, ...], Ring]:
         adverts = await self._discovery.providers(terms.model)
         avoid = {self._own}
-        refusals: list[str] = []
+        refusals: list[HopError] = []
         while True:
             try:
                 route = plan_route(adverts, layers, avoid)
             except PeerError as error:
                 if not refusals:
                     raise
-                raise PeerError(Code.BUSY, f"{error}; refused: {'; '.join(refusals)}") from None
+                codes = {refusal.code for refusal in refusals}
+                code = codes.pop() if len(codes) == 1 else Code.BUSY
+                raise PeerError(code, f"{error}; refused: {'; '.join(map(str, refusals))}") from None
             try:
                 return route, await stack.enter_async_context(self._rings.open(route, terms))
             except HopError as error:
                 avoid.add(error.peer)
-                refusals.append(str(error))
+                refusals.append(error)
 
 
 async def _tokens(front: SliceEngine, request: Request) -> list[int]:

@@ -78,7 +78,7 @@ class HopService:
         self._tasks = tasks
         self._idle_seconds = idle_seconds
         self._sessions: dict[bytes, _Session] = {}
-        self.draining = False
+        self._draining = False
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -92,8 +92,6 @@ class HopService:
                 self._init(link, message)
             case SessionClose() | AbortSession():
                 self._ended_by(link, message)
-            case SessionAck() | Token() | Hidden():
-                link.send(AbortSession(message.session, Code.CLOSED, "no such session was opened here"))
             case _:
                 raise AssertionError(f"{type(message).__name__} is not for a hop")
 
@@ -103,9 +101,13 @@ class HopService:
             if link in session.links():
                 self._end(session, Code.CLOSED, f"the link to {link.peer.short} was lost", told_by=link)
 
+    def uses(self, link: Connection) -> bool:
+        """Whether an open session depends on this link."""
+        return any(link in session.links() for session in self._sessions.values())
+
     def end_all(self, reason: str) -> None:
         """Refuse new sessions from now on and end the open ones."""
-        self.draining = True
+        self._draining = True
         for session in list(self._sessions.values()):
             self._end(session, Code.DRAINING, reason)
 
@@ -122,7 +124,8 @@ class HopService:
         if init.session in self._sessions:
             link.send(AbortSession(init.session, Code.BAD_REQUEST, "this session is open already"))
             return
-        self._sessions[init.session] = session = _Session(init, link)
+        session = _Session(init, link, prev=link if link.peer == init.prev else None)
+        self._sessions[init.session] = session
         self._tasks.start_soon(self._open, session)
 
     async def _open(self, session: _Session) -> None:
@@ -138,6 +141,10 @@ class HopService:
                 except BaseException:
                     engine.close(sequence)
                     raise
+                if self._sessions.get(init.session) is not session:
+                    # It ended in the very turn in which the last answer came: too late to be cancelled.
+                    engine.close(sequence)
+                    return
                 info = engine.info
                 rules = HopSession(
                     init, width=info.width, max_rows=info.max_rows, window=WINDOW, context=info.context
@@ -150,17 +157,16 @@ class HopService:
             self._end(session, Code(error.code), str(error))
 
     def _engine_for(self, session: _Session) -> SliceEngine:
-        if self.draining:
+        if self._draining:
             raise PeerError(Code.DRAINING, "this node is leaving")
         init = session.init
         for engine in self._hosting.ready(init.model):
             info = engine.info
-            if info.layers.start == init.layers.start and info.layers.covers(init.layers):
+            if info.layers.start == init.layers.start:
                 check_init(
                     init,
                     entry=session.entry.peer,
                     me=self._peers.own,
-                    model=init.model,
                     layers=info.layers,
                     blocks=info.blocks,
                     context=info.context,

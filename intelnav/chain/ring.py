@@ -81,6 +81,10 @@ class Rings:
         for ring in list(self._open.values()):
             ring.on_lost(link)
 
+    def uses(self, link: Connection) -> bool:
+        """Whether an open ring depends on this link."""
+        return any(ring.uses(link) for ring in self._open.values())
+
     async def watch_silence(self) -> None:
         """Fail rings that do not answer any more; runs until cancelled. A timer for each token would cost more."""
         while True:
@@ -138,8 +142,12 @@ class Ring:
                     self._init(index)
                 acks = await asyncio.gather(*self._acks)
         except TimeoutError:
-            late = next(i for i, ack in enumerate(self._acks) if not ack.done() or ack.cancelled())
-            raise HopError(Code.TIMEOUT, self._route[late], f"no answer within {OPEN_SECONDS:g} s") from None
+            raise HopError(
+                Code.TIMEOUT, self._route[self._late()], f"no answer within {OPEN_SECONDS:g} s"
+            ) from None
+        if self._error is not None:
+            # A hop that had acknowledged failed while the others still opened.
+            raise self._error
         self.max_rows = min(ack.max_rows for ack in acks)
         self.context = min(ack.context for ack in acks)
         self._rules = EntrySession(
@@ -195,6 +203,10 @@ class Ring:
                     self._replies.append(message)
                     self._wake.set()
 
+    def uses(self, link: Connection) -> bool:
+        """Whether a hop of this ring is reached over this link."""
+        return link in self._links
+
     def on_lost(self, link: Connection) -> None:
         """A link broke; if it was one of ours the session is over."""
         if link in self._links:
@@ -204,13 +216,19 @@ class Ring:
         """End the session for want of an answer; which hop is to blame is not known, so the last one is named."""
         self._fail(len(self._route) - 1, Code.TIMEOUT, reason)
 
+    def _late(self) -> int:
+        """Which hop an opening that takes too long waits for: the first unreached, else the first that is silent."""
+        unreached = [index for index, link in enumerate(self._links) if link is None]
+        silent = [index for index, ack in enumerate(self._acks) if ack.cancelled() or not ack.done()]
+        return (unreached or silent or [len(self._route) - 1])[0]
+
     def _fail(self, index: int, code: Code, reason: str) -> None:
-        error = HopError(code, self._route[index], reason)
-        self._error = self._error or error
-        if not self._acks[index].done():
-            self._acks[index].set_exception(error)
-            # Only the first refusal is raised; asyncio would complain about the others.
-            self._acks[index].exception()
+        self._error = self._error or HopError(code, self._route[index], reason)
+        for ack in self._acks:
+            if not ack.done():
+                ack.set_exception(self._error)
+                # It is raised once; asyncio would complain about the others.
+                ack.exception()
         self._wake.set()
 
     async def _until_woken(self) -> None:

@@ -19,6 +19,8 @@ from intelnav.domain.identity import PeerId
 from intelnav.domain.sampling import Sampling
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import Forward, Output, SliceEngine
+from intelnav.wire.cbor import MAX_HEAD
+from intelnav.wire.codec import MAX_MESSAGE
 from intelnav.wire.messages import Hidden, Token
 
 
@@ -34,7 +36,7 @@ async def sequence_of(engine: SliceEngine, sampling: Sampling | None) -> AsyncIt
 
 @dataclass(frozen=True, slots=True)
 class LocalStage:
-    """A slice of this node with the sequence that one generation uses, run up to layer `stop`."""
+    """A slice of this node with the sequence that one generation uses; `layers` are those that it runs."""
 
     engine: SliceEngine
     sequence: int
@@ -72,8 +74,12 @@ class Chain:
         self._spent: list[tuple[int, ...]] = []
         self._position = 0
         parts = [stage.engine.info for stage in (front, head) if stage is not None]
-        self.max_rows = min([part.max_rows for part in parts] + ([ring.max_rows] if ring is not None else []))
-        self.context = min([part.context for part in parts] + ([ring.context] if ring is not None else []))
+        self.max_rows = min(part.max_rows for part in parts)
+        self.context = min(part.context for part in parts)
+        if ring is not None:
+            row_bytes = self._dtype.row_bytes(front.engine.info.width)
+            self.max_rows = min(self.max_rows, ring.max_rows, (MAX_MESSAGE - MAX_HEAD) // row_bytes)
+            self.context = min(self.context, ring.context)
 
     async def prefill(self, prompt: Sequence[int]) -> int:
         """Run a prompt of one or more tokens, in micro-batches that follow each other; returns the first new token."""

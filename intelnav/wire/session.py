@@ -19,7 +19,6 @@ def check_init(
     *,
     entry: PeerId,
     me: PeerId,
-    model: str,
     layers: LayerRange,
     blocks: int,
     context: int,
@@ -27,10 +26,8 @@ def check_init(
 ) -> None:
     """Raise PeerError unless `init`, sent by `entry` to `me`, can be served by the slice that is loaded here.
 
-    The slice holds `layers` of a `model` of `blocks` layers, with room for `context` tokens in a session.
+    The slice holds `layers` of a model of `blocks` layers, with room for `context` tokens in a session.
     """
-    if init.model != model:
-        raise PeerError(Code.NOT_HOSTING, f"model {init.model} is not served here")
     if init.layers.start != layers.start or not layers.covers(init.layers):
         raise PeerError(Code.NOT_HOSTING, f"layers {init.layers} were asked of a slice {layers}")
     if layers.start == 0:

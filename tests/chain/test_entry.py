@@ -6,11 +6,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from intelnav.chain.entry import Entry, EntryModel
+from intelnav.chain.hop import HopService
 from intelnav.chain.interface import Ending, Piece, Request
 from intelnav.chain.ring import Rings
+from intelnav.chain.traffic import Traffic
 from intelnav.domain.advert import Address, Advert
 from intelnav.domain.errors import Code, ConfigError, EngineError, PeerError
 from intelnav.domain.hidden import Dtype
@@ -18,10 +21,8 @@ from intelnav.domain.identity import Identity, PeerId
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceEngine
 from intelnav.engine.process import SliceProcess
-from intelnav.net.connection import Connection
 from intelnav.net.discovery import StaticDiscovery
 from intelnav.net.peers import Peers
-from intelnav.wire.messages import AbortSession, Hidden, Message, SessionAck, Token
 from tests.chain.conftest import ROOM
 from tests.hosts import Hosted, hosting
 from tests.reference import PlainLlama
@@ -63,6 +64,11 @@ class Asking:
                 await asyncio.sleep(0)
 
 
+class NothingHosted:
+    def ready(self, model: str) -> list[SliceEngine]:
+        return []
+
+
 @pytest.fixture
 async def asking(load: Load, cid: str) -> AsyncIterator[Callable[..., Awaitable[Asking]]]:
     """Makes an entry with layers 0..2 and a host for each range that is named."""
@@ -76,19 +82,12 @@ async def asking(load: Load, cid: str) -> AsyncIterator[Callable[..., Awaitable[
             front = await load("0..2")
             kept = await load(head) if head is not None else None
 
-            class Events:
-                def on_open(self, link: Connection) -> None: ...
-
-                def on_message(self, link: Connection, message: Message) -> None:
-                    assert isinstance(message, SessionAck | Token | Hidden | AbortSession)
-                    rings.on_message(link, message)
-
-                def on_lost(self, link: Connection) -> None:
-                    rings.on_lost(link)
-
-            peers = Peers(Identity(b"\x09" * 32), Events(), limit=4)
+            traffic = Traffic()
+            peers = Peers(Identity(b"\x09" * 32), traffic, limit=4)
             stack.push_async_callback(peers.close)
-            rings = Rings(peers)
+            traffic.rings = rings = Rings(peers)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            traffic.hops = HopService(peers, NothingHosted(), tasks, idle_seconds=300)
             model = EntryModel(cid, "tiny", Dtype.F32, lambda: front, None if kept is None else lambda: kept)
             discovery = StaticDiscovery([*extra, *(host.advert(cid) for host in hosts)])
             return Asking(Entry(peers.own, [model], discovery, rings), rings, peers, front, hosts)
@@ -140,7 +139,7 @@ async def test_a_dead_peer_is_passed_over(asking: Make, cid: str, expected: list
 
 async def test_a_peer_that_refuses_is_passed_over(asking: Make, expected: list[int]) -> None:
     nodes = await asking("2..4", "4..6", "4..6")
-    nodes.hosts[1].hops.draining = True
+    nodes.hosts[1].hops.end_all("leaving")
     tokens, _, ending = await nodes.ask()
     assert tokens == expected
     assert ending.chain[2].peer == str(nodes.hosts[2].peers.own)
@@ -148,10 +147,10 @@ async def test_a_peer_that_refuses_is_passed_over(asking: Make, expected: list[i
 
 async def test_when_all_refuse_the_error_says_who_and_why(asking: Make) -> None:
     nodes = await asking("2..4", "4..6")
-    nodes.hosts[1].hops.draining = True
+    nodes.hosts[1].hops.end_all("leaving")
     with pytest.raises(PeerError, match=r"layers 4\.\.6.*this node is leaving") as caught:
         await nodes.ask()
-    assert caught.value.code == Code.BUSY
+    assert caught.value.code == Code.DRAINING
     await nodes.idle()
 
 
