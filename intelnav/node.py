@@ -13,32 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio import to_thread
 
 from intelnav import __version__
-from intelnav.chain.entry import Entry, EntryModel
+from intelnav.chain.entry import Entry
 from intelnav.chain.hop import HopService
 from intelnav.chain.ring import Rings
-from intelnav.config import EntryConfig, NodeConfig, PeerConfig, load
-from intelnav.controller.keeper import SliceKeeper, WantedSlice
-from intelnav.domain.advert import Advert
+from intelnav.chain.traffic import Traffic
+from intelnav.config import NodeConfig, load
+from intelnav.controller.keeper import SliceKeeper
 from intelnav.domain.errors import ConfigError, IntelNavError
-from intelnav.domain.slice import LayerRange
-from intelnav.engine.interface import SliceEngine, SliceSpec
+from intelnav.engine.interface import SliceEngine
 from intelnav.keyfile import load_or_create
 from intelnav.logs import set_up_logging
-from intelnav.net.connection import Connection
 from intelnav.net.discovery import StaticDiscovery
 from intelnav.net.peers import Peers
-from intelnav.store.manifest import manifest_of
-from intelnav.store.model_file import ModelFile, describe
-from intelnav.wire.messages import (
-    AbortSession,
-    Hidden,
-    Message,
-    SessionAck,
-    Token,
-)
+from intelnav.wanted import Wanted
 
 log = logging.getLogger("intelnav.node")
 
@@ -47,163 +36,87 @@ class Node:
     """One node's parts. `run` brings them up and keeps them until it is cancelled."""
 
     def __init__(self, config: NodeConfig) -> None:
-        self.config = config
-        self.started = time.monotonic()
-        self.identity = load_or_create(config.data_dir / "peer.key")
-        self.peers = Peers(self.identity, self, limit=config.limits.connections)
-        self.rings = Rings(self.peers)
-        self.keepers: dict[tuple[str, LayerRange], SliceKeeper] = {}
-        self.hosted: list[SliceKeeper] = []
-        self.entries: list[EntryModel] = []
-        self.entry: Entry
-        self.hops: HopService
-        self._models: dict[Path, tuple[str, ModelFile]] = {}
+        self._config = config
+        self._started = time.monotonic()
+        self._wanted = Wanted(config)
+        self._identity = load_or_create(config.data_dir / "peer.key")
+        self._traffic = Traffic()
+        self._peers = Peers(self._identity, self._traffic, limit=config.limits.connections)
+        self._traffic.rings = Rings(self._peers)
 
     async def run(self) -> None:
         """Serve until cancelled. Raises IntelNavError if the config asks for what cannot be."""
+        # Imported here: what goes wrong before costs no web framework.
         from intelnav.api.app import build_app
         from intelnav.api.serve import serve
 
-        config = self.config
-        for wanted in config.slices:
-            self.hosted.append(await self._keeper(wanted.model, wanted.layers))
-        adverts = [advert for peer in config.network.peers for advert in await self._adverts(peer)]
-        discovery = StaticDiscovery(adverts)
-        for entry in config.entry:
-            self.entries.append(await self._entry_model(entry))
-        self.entry = Entry(self.identity.peer, self.entries, discovery, self.rings)
+        config, peers, rings = self._config, self._peers, self._traffic.rings
+        await self._wanted.read()
+        entry = Entry(peers.own, self._wanted.entries, StaticDiscovery(self._wanted.adverts), rings)
+        app = build_app(entry, self.status, self.ready_to_answer)
         async with anyio.create_task_group() as tasks:
-            self.hops = HopService(self.peers, self, tasks, idle_seconds=config.limits.idle_seconds)
+            hops = HopService(peers, self, tasks, idle_seconds=config.limits.idle_seconds)
+            self._traffic.hops = hops
             try:
                 if config.network.listen is not None:
-                    await self.peers.listen(config.network.listen)
-                app = build_app(self.entry, self.status, self.ready_to_answer)
+                    await peers.listen(config.network.listen)
                 await tasks.start(
-                    lambda **kw: serve(app, socket=config.control_socket, listen=config.api.listen, **kw)
+                    lambda **started: serve(
+                        app, socket=config.control_socket, listen=config.api.listen, **started
+                    )
                 )
-                tasks.start_soon(self.peers.keep_alive)
-                tasks.start_soon(self.hops.watch_idle)
-                tasks.start_soon(self.rings.watch_silence)
-                for keeper in self.keepers.values():
+                for forever in (peers.keep_alive, hops.watch_idle, rings.watch_silence):
+                    tasks.start_soon(forever)
+                for keeper in self._wanted.keepers.values():
                     tasks.start_soon(keeper.run)
-                log.info("node %s is up", self.identity.peer)
+                log.info("node %s is up", peers.own)
                 await anyio.sleep_forever()
             finally:
-                self.hops.end_all("this node is stopping")
-                await self.peers.close()
+                hops.end_all("this node is stopping")
+                await peers.close()
 
     def ready(self, model: str) -> Sequence[SliceEngine]:
         """The hosted slices of a model that can take sessions now; see `Hosting`."""
-        return [k.engine() for k in self.hosted if k.wanted.model == model and k.state == "ready"]
+        hosted = self._wanted.hosted
+        return [
+            keeper.engine() for keeper in hosted if keeper.wanted.model == model and keeper.state == "ready"
+        ]
 
     def ready_to_answer(self) -> tuple[bool, str]:
         """Whether every slice of the config is loaded, or the first reason why not."""
-        for keeper in self.keepers.values():
+        for keeper in self._wanted.keepers.values():
             if keeper.state != "ready":
-                return (
-                    False,
-                    f"layers {keeper.wanted.layers} of {keeper.wanted.name}: {keeper.reason or keeper.state}",
-                )
+                slice_ = f"layers {keeper.wanted.layers} of {keeper.wanted.name}"
+                return False, f"{slice_}: {keeper.reason or keeper.state}"
         return True, ""
-
-    def on_open(self, link: Connection) -> None:
-        """A peer connected; nothing to do until it speaks."""
-
-    def on_message(self, link: Connection, message: Message) -> None:
-        """Hand a message to the side of the chain that it is for."""
-        match message:
-            case SessionAck() | Token() | Hidden():
-                self.rings.on_message(link, message)
-            case AbortSession(session=session) if self.rings.knows(session):
-                self.rings.on_message(link, message)
-            case _:
-                self.hops.on_message(link, message)
-
-    def on_lost(self, link: Connection) -> None:
-        """A link is gone, and what depended on it with it."""
-        self.rings.on_lost(link)
-        self.hops.on_lost(link)
 
     def status(self) -> dict[str, Any]:
         """What `/status` shows; everything in it is plain JSON."""
-        config = self.config
+        config, wanted = self._config, self._wanted
+        entries = zip(config.entry, wanted.fronts, strict=True)
         return {
             "version": __version__,
-            "peer": str(self.identity.peer),
+            "peer": str(self._identity.peer),
             "role": config.role,
-            "uptime_seconds": round(time.monotonic() - self.started, 1),
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
             "listen": str(config.network.listen) if config.network.listen else None,
-            "slices": [_slice_status(keeper) for keeper in self.hosted],
+            "slices": [_slice_status(keeper) for keeper in wanted.hosted],
             "entry": [
-                {"name": entry.name, "head": settings.head}
-                | _slice_status(self.keepers[entry.id, settings.layers])
-                for entry, settings in zip(self.entries, config.entry, strict=True)
+                {"name": settings.name, "head": settings.head, **_slice_status(front)}
+                for settings, front in entries
             ],
             "peers": [
                 {
                     "id": str(link.peer),
                     "address": link.remote,
-                    "connected": link.alive,
                     "bytes_sent": link.bytes_sent,
                     "bytes_received": link.bytes_received,
                 }
-                for link in self.peers.links()
+                for link in self._peers.links()
             ],
-            "sessions": len(self.hops),
-            "answers": len(self.rings),
+            "sessions": len(self._traffic.hops),
+            "answers": len(self._traffic.rings),
         }
-
-    async def _keeper(self, path: Path, layers: LayerRange) -> SliceKeeper:
-        """The keeper of these layers; the same one for a slice that is wanted twice."""
-        model, file = await self._model(path)
-        if not file.layers.covers(layers):
-            raise ConfigError(
-                f"layers {layers} of {path}: the file holds {file.layers}; choose a range within"
-            )
-        key = model, layers
-        if key not in self.keepers:
-            limits, backend = self.config.limits, self.config.backend
-            room = SliceSpec(
-                path,
-                sessions=limits.sessions,
-                context=min(limits.context, file.context),
-                max_rows=limits.rows,
-                device=backend.device,
-                gpu_layers=backend.gpu_layers,
-                threads=backend.threads,
-            )
-            wanted = WantedSlice(model, file.name, path, layers, room)
-            self.keepers[key] = SliceKeeper(wanted, self.config.data_dir / "slices")
-        return self.keepers[key]
-
-    async def _entry_model(self, settings: EntryConfig) -> EntryModel:
-        model, file = await self._model(settings.model)
-        front = await self._keeper(settings.model, settings.layers)
-        head = None
-        if settings.head == "entry" and settings.layers.end < file.blocks:
-            # The head rides on the last layer: llama.cpp loads no model without one (docs/adr/0003).
-            head = await self._keeper(settings.model, LayerRange(file.blocks - 1, file.blocks))
-        return EntryModel(
-            model,
-            settings.name,
-            self.config.network.dtype,
-            front.engine,
-            head.engine if head is not None else None,
-        )
-
-    async def _adverts(self, peer: PeerConfig) -> list[Advert]:
-        slices: dict[str, list[LayerRange]] = {}
-        for offer in peer.slices:
-            model = offer.model if isinstance(offer.model, str) else (await self._model(offer.model))[0]
-            slices.setdefault(model, []).append(offer.layers)
-        return [Advert(peer.id, (peer.address,), model, tuple(ranges)) for model, ranges in slices.items()]
-
-    async def _model(self, path: Path) -> tuple[str, ModelFile]:
-        """The CID and the header of a model file; a slice carries the CID of the model that it was cut from."""
-        if path not in self._models:
-            file = await to_thread.run_sync(describe, path)
-            self._models[path] = file.model or (await to_thread.run_sync(manifest_of, path)).cid, file
-        return self._models[path]
 
 
 def _slice_status(keeper: SliceKeeper) -> dict[str, Any]:
@@ -218,12 +131,11 @@ def _slice_status(keeper: SliceKeeper) -> dict[str, Any]:
     }
     if keeper.state == "ready":
         engine = keeper.engine()
-        info = engine.info
         status |= {
-            "engine_class": info.engine_class,
-            "memory_bytes": info.memory,
-            "context": info.context,
-            "sessions": info.sessions,
+            "engine_class": engine.info.engine_class,
+            "memory_estimate_bytes": engine.info.memory,
+            "context": engine.info.context,
+            "sessions": engine.info.sessions,
             "sequences": engine.in_use,
         }
     return status
@@ -271,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             anyio.run(_run_until_signal, config, backend_options={"use_uvloop": True})
     except IntelNavError as error:
         sys.exit(f"intelnav-node: {error}")
+    except OSError as error:
+        sys.exit(f"intelnav-node: {error.filename or 'the system'}: {error.strerror or error}")
     except BaseExceptionGroup as group:
         expected, bugs = group.split(IntelNavError)
         if expected is None or bugs is not None:

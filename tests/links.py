@@ -9,16 +9,18 @@ from intelnav.domain.advert import Address
 from intelnav.domain.identity import Identity
 from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
+from intelnav.wire.codec import MAX_MESSAGE
 from intelnav.wire.messages import Message
 
 
 @dataclass
 class Recorder:
-    """Keeps what happened on a node's links; `heard` and `lost` can be awaited."""
+    """Keeps what happened on a node's links; `messages` and `lost` can be awaited. A test says what is `used`."""
 
     opened: list[Connection] = field(default_factory=list)
     messages: asyncio.Queue[tuple[Connection, Message]] = field(default_factory=asyncio.Queue)
     lost: asyncio.Queue[Connection] = field(default_factory=asyncio.Queue)
+    used: set[Connection] = field(default_factory=set)
 
     def on_open(self, link: Connection) -> None:
         self.opened.append(link)
@@ -28,6 +30,9 @@ class Recorder:
 
     def on_lost(self, link: Connection) -> None:
         self.lost.put_nowait(link)
+
+    def uses(self, link: Connection) -> bool:
+        return link in self.used
 
 
 @dataclass
@@ -46,10 +51,10 @@ async def endpoints() -> AsyncIterator[MakeEndpoint]:
     """Makes listening endpoints, each with its own identity; they are closed on the way out."""
     made: list[Endpoint] = []
 
-    async def make(limit: int = 64) -> Endpoint:
+    async def make(limit: int = 64, max_message: int = MAX_MESSAGE) -> Endpoint:
         identity = Identity(bytes([len(made) + 1]) * 32)
         events = Recorder()
-        peers = Peers(identity, events, limit=limit)
+        peers = Peers(identity, events, limit=limit, max_message=max_message)
         await peers.listen(Address("127.0.0.1", 0))
         assert peers.server is not None
         port = peers.server.sockets[0].getsockname()[1]

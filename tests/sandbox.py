@@ -11,12 +11,12 @@ import httpx
 import psutil
 
 from intelnav.cli.swarm_files import Member, Swarm
-from intelnav.cli.swarm_nodes import Plan, cut, start, stop
+from intelnav.cli.swarm_nodes import Plan, layer_ranges, start, stop
 from intelnav.store.embedded import embedded_model
 
 PROMPTS = (
     "The capital of France is",
-    "def fibonacci(n):\n",
+    "def quicksort(numbers):\n",
     "Once upon a time, in a village by the sea, there lived",
 )
 
@@ -94,7 +94,7 @@ def sandbox(
     """A swarm of nodes with one thread each, cut at `cuts`; it is gone afterwards."""
     root.mkdir(exist_ok=True)
     file = model or embedded_model()
-    ranges = cut(file, tuple(map(int, cuts.split(","))), 0)
+    ranges = layer_ranges(file, tuple(map(int, cuts.split(","))), 0)
     swarm = start(root, Plan(file, ranges, dtype, "entry" if head == "entry" else "tail", 1), lambda _: None)
     try:
         yield Sandbox(swarm)

@@ -1,11 +1,15 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from intelnav.config import NodeConfig, load
 from intelnav.config.text import DEPTH, FILE_BYTES
@@ -118,11 +122,40 @@ def test_the_reference_example_shows_the_defaults() -> None:
 
 def test_everything_in_the_reference_example_can_be_switched_on(tmp_path: Path) -> None:
     (tmp_path / "smollm2.gguf").touch()
-    text = next(path for path in EXAMPLES if path.name == "node.yaml").read_text()
-    config = read(tmp_path, re.sub(r"(?m)^( +)# (?=- |  )", r"\1", text))
+    config = read(tmp_path, switched_on())
     assert config.slices
     assert config.entry
     assert config.network.peers[0].slices
+
+
+def test_the_reference_example_names_every_key_there_is() -> None:
+    assert set(_paths(yaml.safe_load(switched_on()))) == set(_known(NodeConfig))
+
+
+def switched_on() -> str:
+    """The reference example with its commented lists read as values."""
+    text = next(path for path in EXAMPLES if path.name == "node.yaml").read_text()
+    return re.sub(r"(?m)^( +)# (?=- |  )", r"\1", text)
+
+
+def _paths(value: object, place: str = "") -> Iterator[str]:
+    """Where a parsed file has a key: `limits.rows`; items of a list count as one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield f"{place}{key}"
+            yield from _paths(inner, f"{place}{key}.")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _paths(item, place)
+
+
+def _known(section: type[BaseModel], place: str = "") -> Iterator[str]:
+    """Where the schema has a key."""
+    for key, field in section.model_fields.items():
+        yield f"{place}{key}"
+        inner = (get_args(field.annotation) or (field.annotation,))[0]
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _known(inner, f"{place}{key}.")
 
 
 def test_variables_override_the_file(folder: Path) -> None:

@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
+from intelnav.domain.hidden import Dtype
+from intelnav.engine import tensor
+from intelnav.wire.codec import encode
+from intelnav.wire.messages import ForwardHidden
 from tests.sandbox import Sandbox, sandbox
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -86,21 +91,28 @@ def tapped_entry(swarm: Sandbox) -> Iterator[tuple[Sandbox, list[Tap]]]:
 
 
 def _wait_ready(swarm: Sandbox, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
+    def is_ready() -> bool:
         assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
         try:
             with swarm.client() as client:
-                if client.get("/health").status_code == 200:
-                    return
+                return client.get("/health").status_code == 200
         except httpx.TransportError:
-            pass
-        time.sleep(0.05)
+            return False
+
+    until(is_ready, 60)
 
 
 def compressed(data: bytes) -> float:
     return len(zlib.compress(data, 9)) / len(data)
+
+
+def test_unencrypted_forwards_would_show_in_the_measure() -> None:
+    rows = np.random.default_rng(0).standard_normal((64, 576)).astype(np.float32)
+    forwards = [
+        b"".join(encode(ForwardHidden(bytes(16), at, at, tensor.encode(row[None], Dtype.F32), None, 0)))
+        for at, row in enumerate(rows)
+    ]
+    assert compressed(b"".join(forwards)) < 0.999
 
 
 def test_the_wire_shows_neither_prompt_nor_text_nor_activations(tmp_path: Path) -> None:

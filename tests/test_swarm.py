@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from intelnav.cli.swarm_files import Swarm
-from tests.cli.conftest import Cli, wait_until
+from tests.cli.conftest import Cli
 from tests.models import tiny_model
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -152,7 +153,7 @@ def test_an_interrupt_ends_the_answer_and_the_swarm_goes_on(swarm: Sandbox) -> N
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     status = ["status", "--json", "--node", str(swarm.root / "peer-3")]
-    wait_until(lambda: json.loads(swarm.cli(*status).stdout)["sessions"] == 0)
+    until(lambda: json.loads(swarm.cli(*status).stdout)["sessions"] == 0)
     assert swarm.ask(PROMPT, "--raw", "--max-tokens", "2")["finish_reason"] == "length"
 
 
@@ -186,7 +187,7 @@ def test_a_node_that_was_killed_is_shown_and_the_rest_still_ends(tiny: Sandbox) 
     swarm = Swarm.load(tiny.root)
     assert swarm is not None
     psutil.Process(swarm.members[1].pid).kill()
-    wait_until(lambda: not swarm.members[1].processes())
+    until(lambda: not swarm.members[1].processes())
     states = [node["state"] for node in json.loads(tiny.run("status", "--json"))["nodes"]]
     assert states == ["ready", "stopped"]
     tiny.run("down")
@@ -196,7 +197,7 @@ def test_a_node_that_was_killed_is_shown_and_the_rest_still_ends(tiny: Sandbox) 
 def test_an_up_that_is_interrupted_leaves_nothing(tiny: Sandbox) -> None:
     model = str(tiny.root.parent / "tiny.gguf")
     with tiny.cli.start("swarm", "up", "--model", model, "--nodes", "2", "--root", str(tiny.root)) as process:
-        wait_until(lambda: len(tiny.processes()) > 0)
+        until(lambda: len(tiny.processes()) > 0)
         seen = tiny.processes()
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130

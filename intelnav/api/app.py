@@ -59,7 +59,7 @@ def build_app(completer: Completer, status: Status, ready: Ready) -> Starlette:
             Route("/v1/completions", Completions(completer, TextBody), methods=["POST"]),
         ],
         middleware=[Middleware(NoForeignPages)],
-        exception_handlers={404: _not_found, 405: _wrong_method},
+        exception_handlers={404: _not_found, 405: _wrong_method, 500: _bug},
     )
 
 
@@ -80,6 +80,10 @@ async def _not_found(request: Request, _: Exception) -> Response:
 
 async def _wrong_method(request: Request, _: Exception) -> Response:
     return ApiError(405, "method_not_allowed", f"{request.method} is not for {request.url.path}").response()
+
+
+async def _bug(_: Request, __: Exception) -> Response:
+    return ApiError(500, "internal", "This node failed; its log says where").response()
 
 
 class NoForeignPages:

@@ -2,6 +2,7 @@
 
 from starlette.responses import JSONResponse
 
+from intelnav.chain.ring import HopError
 from intelnav.domain.errors import Code, ConfigError, IntelNavError, PeerError
 
 RETRY_AFTER_SECONDS = 2
@@ -18,13 +19,18 @@ class ApiError(IntelNavError):
 
     @classmethod
     def of(cls, error: IntelNavError) -> "ApiError":
-        """What a failed generation means to a client: two codes of OpenAI's, else our own, as on the wire."""
+        """What a failed generation means to a client: two codes of OpenAI's, else our own, as on the wire.
+
+        A bad request is the client's own, unless a hop calls so what this node or the hop before sent it.
+        """
         if isinstance(error, ApiError):
             return error
         if isinstance(error, ConfigError):
             return cls(404, "model_not_found", str(error), param="model")
         if isinstance(error, PeerError) and error.code == Code.TOO_LONG:
             return cls(400, "context_length_exceeded", str(error))
+        if error.code == Code.BAD_REQUEST and not isinstance(error, HopError):
+            return cls(400, str(error.code), str(error))
         status = 503 if error.code in (Code.BUSY, Code.DRAINING) else 502
         return cls(status, str(error.code), str(error))
 

@@ -63,3 +63,5 @@ async def tcp_listener(address: Address) -> socket.socket:
         return socket.create_server(name[:2], family=family)
     except OSError as error:
         raise ConfigError(f"cannot listen on {address}: {error.strerror or error}") from None
+    except (ValueError, OverflowError):
+        raise ConfigError(f"cannot listen on {address}: no host has such a name or port") from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from intelnav.cli.client import Node
+    from intelnav.cli.client import NodeClient
 
 NodeOption = Annotated[
     str | None,
@@ -36,12 +36,11 @@ def ask(
     node: NodeOption = None,
 ) -> None:
     """Ask one question."""
-    from intelnav.cli.client import Node
+    from intelnav.cli.client import NodeClient
 
-    if raw and system is not None:
-        raise typer.BadParameter("--raw has no place for --system; write all into the prompt")
+    check_raw(raw, system)
     text = with_input(prompt)
-    with Node(node) as asked:
+    with NodeClient(node) as asked:
         answer(
             asked,
             text if raw else messages(text, system),
@@ -51,6 +50,12 @@ def ask(
             max_tokens=max_tokens,
             seed=seed,
         )
+
+
+def check_raw(raw: bool, system: str | None) -> None:
+    """Raise a usage error if both are given."""
+    if raw and system is not None:
+        raise typer.BadParameter("--raw has no place for --system; write all into the prompt")
 
 
 def with_input(prompt: str | None) -> str:
@@ -74,7 +79,7 @@ def messages(text: str, system: str | None) -> list[dict[str, str]]:
 
 
 def answer(
-    node: "Node",
+    node: "NodeClient",
     prompt: str | list[dict[str, str]],
     as_json: bool,
     *,

@@ -10,7 +10,7 @@ from intelnav.cli.ask import MaxTokens, Model, NodeOption, Seed, System, Tempera
 from intelnav.domain.errors import IntelNavError
 
 if TYPE_CHECKING:
-    from intelnav.cli.client import Node
+    from intelnav.cli.client import NodeClient
 
 HELP = """\
 /help           this list
@@ -31,9 +31,9 @@ def chat(
     node: NodeOption = None,
 ) -> None:
     """Talk with a model."""
-    from intelnav.cli.client import Node
+    from intelnav.cli.client import NodeClient
 
-    with Node(node) as asked:
+    with NodeClient(node) as asked:
         settings = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
         conversation = Conversation(asked, model, system, settings)
         for line in _lines():
@@ -45,7 +45,7 @@ class Conversation:
     """What was said so far, and with whom."""
 
     def __init__(
-        self, node: "Node", model: str | None, system: str | None, settings: dict[str, float | None]
+        self, node: "NodeClient", model: str | None, system: str | None, settings: dict[str, float | None]
     ) -> None:
         self._node = node
         self._model = model or node.models()[0]

@@ -66,7 +66,7 @@ class Reply:
         }
 
 
-class Node:
+class NodeClient:
     """A running node, reached over its control socket or over TCP; it is connected to when it is asked.
 
     `where` is a socket, a data folder or an `http://` address; None means the node that this environment has,

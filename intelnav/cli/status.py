@@ -14,12 +14,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print what the node says a
 
 
 def status(as_json: AsJson = False, node: NodeOption = None) -> None:
-    """Show what a node runs, and whom it knows."""
+    """Show what a node runs, and whom it is connected to."""
     from rich.console import Console
 
-    from intelnav.cli.client import Node
+    from intelnav.cli.client import NodeClient
 
-    with Node(node) as asked:
+    with NodeClient(node) as asked:
         report = asked.status()
     if as_json:
         print(json.dumps(report))
@@ -49,16 +49,14 @@ def tables(report: dict[str, Any]) -> list["RenderableType"]:
     if report["slices"]:
         slices = table("Hosts", "model", "layers", "state", "memory", "engine")
         for held in report["slices"]:
-            memory = f"{held.get('memory_bytes', 0) / 1e6:.0f} MB"
+            memory = f"{held.get('memory_estimate_bytes', 0) / 1e6:.0f} MB"
             engine = held.get("engine_class", "")
             slices.add_row(*map(escape, (held["model"], held["layers"], _state(held), memory, engine)))
         lines.append(slices)
     if report["peers"]:
-        peers = table("Peers", "peer", "address", "connected")
+        peers = table("Connected to", "peer", "address")
         for peer in report["peers"]:
-            peers.add_row(
-                *map(escape, (peer["id"][:8], peer["address"], "yes" if peer["connected"] else "no"))
-            )
+            peers.add_row(*map(escape, (peer["id"][:8], peer["address"])))
         lines.append(peers)
     return lines
 

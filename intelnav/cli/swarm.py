@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from intelnav.cli.ask import AsJson, MaxTokens, Raw, Seed, System, Temperature, answer, messages
+from intelnav.cli.ask import AsJson, MaxTokens, Raw, Seed, Temperature, answer, check_raw, messages
 
 if TYPE_CHECKING:
     from intelnav.cli.swarm_files import Swarm
@@ -36,8 +36,11 @@ Threads = Annotated[int, typer.Option(min=0, help="Threads of each node; 0 lets 
 
 DEMO_QUESTION = "What is the capital of France?"
 # With the instructions that its template puts in by itself, SmolLM2 answers this in broken French, sliced or whole.
-DEMO_SYSTEM = "You are a helpful assistant."
+SANDBOX_SYSTEM = "You are a helpful assistant."
 NEXT_QUESTION = "Why is the sky blue?"
+System = Annotated[
+    str | None, typer.Option(help=f'Instructions that precede the question; "{SANDBOX_SYSTEM}" if left out.')
+]
 
 
 @swarm.command()
@@ -70,15 +73,14 @@ def ask(
     root: Root = None,
 ) -> None:
     """Ask the swarm one question."""
-    from intelnav.cli.client import Node
+    from intelnav.cli.client import NodeClient
 
-    if raw and system is not None:
-        raise typer.BadParameter("--raw has no place for --system; write all into the prompt")
+    check_raw(raw, system)
     found = _found(_root(root))
-    with Node(str(found.entry.socket)) as node:
+    with NodeClient(str(found.entry.socket)) as node:
         answer(
             node,
-            prompt if raw else messages(prompt, DEMO_SYSTEM if system is None else system),
+            prompt if raw else messages(prompt, SANDBOX_SYSTEM if system is None else system),
             as_json,
             model=found.model,
             temperature=temperature,
@@ -125,7 +127,7 @@ def demo() -> None:
     """Show it all: four nodes, one question, the chain that answered it."""
     from rich.console import Console
 
-    from intelnav.cli.client import Node
+    from intelnav.cli.client import NodeClient
     from intelnav.cli.swarm_nodes import stop
     from intelnav.cli.terminal import chain_table, show, summary
 
@@ -135,8 +137,8 @@ def demo() -> None:
             started = _start(root, report)
         stack.callback(stop, started)
         print(f"\nFour processes hold {started.model}; none of them has all of it.\n\n> {DEMO_QUESTION}\n")
-        node = stack.enter_context(Node(str(started.entry.socket)))
-        question = messages(DEMO_QUESTION, DEMO_SYSTEM)
+        node = stack.enter_context(NodeClient(str(started.entry.socket)))
+        question = messages(DEMO_QUESTION, SANDBOX_SYSTEM)
         with node.ask(question, started.model, temperature=0, max_tokens=64) as reply:
             show(reply)
         print(f"\n{summary(reply)}\n")
@@ -171,12 +173,12 @@ def _start(
     threads: int = 0,
 ) -> "Swarm":
     from intelnav.cli.swarm_files import locked
-    from intelnav.cli.swarm_nodes import Plan, cut, start
+    from intelnav.cli.swarm_nodes import Plan, layer_ranges, start
     from intelnav.store.embedded import embedded_model
 
     numbers = _numbers(cuts)
     file = model.absolute() if model is not None else embedded_model()
-    plan = Plan(file, cut(file, numbers, nodes), dtype, head, threads)
+    plan = Plan(file, layer_ranges(file, numbers, nodes), dtype, head, threads)
     with locked(root):
         return start(root, plan, report)
 

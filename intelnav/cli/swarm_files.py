@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from intelnav.cli.client import SOCKET, Node, NodeError
+from intelnav.cli.client import SOCKET, NodeClient, NodeError
 from intelnav.domain.errors import ConfigError
 
 FILE = "swarm.json"
@@ -112,7 +112,7 @@ def _state(member: Member) -> str:
     if not member.processes():
         return "stopped"
     try:
-        with Node(str(member.socket)) as node:
+        with NodeClient(str(member.socket)) as node:
             return node.unready() or "ready"
     except NodeError:
         return "not answering"

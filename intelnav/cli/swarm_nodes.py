@@ -16,7 +16,7 @@ from typing import Any, Literal
 import psutil
 import yaml
 
-from intelnav.cli.client import Node, NodeError
+from intelnav.cli.client import NodeClient, NodeError
 from intelnav.cli.swarm_files import FILE, MARK, Member, Swarm
 from intelnav.config import load
 from intelnav.domain.errors import ConfigError, IntelNavError
@@ -43,7 +43,7 @@ class Plan:
     threads: int = 0
 
 
-def cut(model: Path, cuts: tuple[int, ...], nodes: int) -> tuple[LayerRange, ...]:
+def layer_ranges(model: Path, cuts: tuple[int, ...], nodes: int) -> tuple[LayerRange, ...]:
     """The layers of each node: cut where `cuts` says, or without it into `nodes` parts as even as can be."""
     file = describe(model)
     if not file.is_whole:
@@ -180,7 +180,7 @@ def _is_ready(member: Member) -> bool:
     """Whether the node can work; IntelNavError if its slice failed."""
     if not member.socket.exists():
         return False
-    with Node(str(member.socket)) as node:
+    with NodeClient(str(member.socket)) as node:
         try:
             if node.unready() is None:
                 return True

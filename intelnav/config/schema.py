@@ -115,7 +115,10 @@ class ApiConfig(_Section):
 
 
 class LimitsConfig(_Section):
-    """What others may take. `context` is tokens per session, `rows` per forward; `sessions` is per slice."""
+    """What others may take. `context` is tokens per session, `rows` per forward; `sessions` is per slice.
+
+    `connections` bounds the links that peers opened to this node.
+    """
 
     sessions: int = _whole(8, 1, 256)
     context: int = _whole(4096, 16, 2**20)

@@ -2,28 +2,37 @@
 
 import logging
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import anyio
-from anyio import to_thread
+from anyio import from_thread, to_thread
 
+from intelnav.controller.ledger import MemoryLedger
 from intelnav.domain.errors import ConfigError, ContentError, EngineError
 from intelnav.domain.slice import LayerRange
+from intelnav.engine.footprint import footprint
 from intelnav.engine.interface import SliceEngine, SliceSpec
-from intelnav.engine.process import load_slice
+from intelnav.engine.process import SliceProcess, load_slice
+from intelnav.store.architectures import rules_of
 from intelnav.store.cut import cut
-from intelnav.store.model_file import describe
+from intelnav.store.model_file import ModelFile, describe
 
 log = logging.getLogger(__name__)
 
-State = Literal["pending", "stitching", "loading", "ready", "failed", "stopped"]
+State = Literal["pending", "cutting", "loading", "ready", "failed", "stopped"]
 
 # Seconds between tries: doubled each time up to the cap, and forgotten after a healthy while.
 FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
 HEALTHY_SECONDS = 60.0
+
+# A worker that owes an answer for so long hangs: a decode takes far less.
+STUCK_SECONDS = 120.0
+CHECK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +50,18 @@ class WantedSlice:
 
 
 class SliceKeeper:
-    """One wanted slice and what became of it; `run` keeps it loaded until it is cancelled."""
+    """One wanted slice and what became of it; `run` keeps it loaded until it is cancelled.
 
-    def __init__(self, wanted: WantedSlice, slices: Path) -> None:
+    The keepers of one node share a ledger. `slices` is the folder for what is cut; no other process writes there.
+    """
+
+    def __init__(self, wanted: WantedSlice, slices: Path, ledger: MemoryLedger) -> None:
         self.wanted = wanted
         self.state: State = "pending"
         self.reason = ""
         self.failures = 0
         self._slices = slices
+        self._ledger = ledger
         self._engine: SliceEngine | None = None
 
     def engine(self) -> SliceEngine:
@@ -62,25 +75,11 @@ class SliceKeeper:
         """Load, wait for the worker to die, and load again. The slice counts as failed in between."""
         try:
             while True:
-                loaded_at = None
                 try:
-                    self.state = "stitching"
-                    path = await to_thread.run_sync(slice_file, self.wanted, self._slices)
-                    self.state = "loading"
-                    async with load_slice(replace(self.wanted.room, path=path)) as engine:
-                        self._engine = engine
-                        self.state, self.reason = "ready", ""
-                        loaded_at = time.monotonic()
-                        log.info("layers %s of %s are ready", self.wanted.layers, self.wanted.name)
-                        await engine.died.wait()
-                        raise EngineError(engine.death)
+                    await self._serve()
                 except (ConfigError, ContentError, EngineError, OSError) as error:
-                    if loaded_at is not None and time.monotonic() - loaded_at > HEALTHY_SECONDS:
-                        self.failures = 0
                     self.failures += 1
                     self.state, self.reason = "failed", str(error)
-                finally:
-                    self._engine = None
                 pause = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self.failures - 1, 10))
                 log.warning(
                     "layers %s of %s failed, next try in %g s: %s",
@@ -91,15 +90,59 @@ class SliceKeeper:
                 )
                 await anyio.sleep(pause)
         finally:
-            self.state = "stopped"
+            self.state, self._engine = "stopped", None
+
+    async def _serve(self) -> NoReturn:
+        """Load the slice and offer it until its worker dies or hangs: EngineError then says how."""
+        self.state = "cutting"
+        model = await to_thread.run_sync(slice_file, self.wanted, self._slices, from_thread.check_cancelled)
+        self.state = "loading"
+        spec = replace(self.wanted.room, path=model.path)
+        try:
+            self._ledger.promise(self, footprint(model, spec))
+            async with load_slice(spec) as engine:
+                if "/cpu/" not in engine.info.engine_class and spec.gpu_layers < 0:
+                    # All of it lies on a GPU.
+                    self._ledger.refund(self)
+                ready_at = time.monotonic()
+                self._engine, self.state, self.reason = engine, "ready", ""
+                log.info("layers %s of %s are ready", self.wanted.layers, self.wanted.name)
+                await _lost(engine)
+                # Not offered any more while what is left of the worker is ended.
+                self._engine, self.state, self.reason = None, "failed", engine.death
+                if time.monotonic() - ready_at > HEALTHY_SECONDS:
+                    self.failures = 0
+                raise EngineError(engine.death)
+        finally:
+            self._ledger.refund(self)
 
 
-def slice_file(wanted: WantedSlice, slices: Path) -> Path:
-    """The GGUF to load: the source itself if it holds just these layers, else a slice cut from it once."""
-    if describe(wanted.source).layers == wanted.layers:
-        return wanted.source
+async def _lost(engine: SliceProcess) -> None:
+    """Return once the worker is dead, or hangs and is given up."""
+    while not engine.died.is_set():
+        with anyio.move_on_after(CHECK_SECONDS):
+            await engine.died.wait()
+        if engine.stuck_for > STUCK_SECONDS:
+            engine.fail(f"the worker has owed an answer for more than {STUCK_SECONDS:g} s")
+
+
+def slice_file(wanted: WantedSlice, slices: Path, between: Callable[[], None]) -> ModelFile:
+    """The GGUF to load: the source itself if it holds just these layers, else a slice cut from it once.
+
+    `between` is called now and then during a cut, and may raise to give up. Raises what `cut` does.
+    """
+    source = describe(wanted.source)
+    rules_of(source.architecture)
+    if source.layers == wanted.layers:
+        return source
     target = slices / wanted.model / f"{wanted.layers.start}-{wanted.layers.end}.gguf"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        cut(wanted.source, wanted.layers, target, wanted.model)
-    return target
+    with suppress(ConfigError, ContentError):
+        found = describe(target)
+        if (found.model, found.layers) == (wanted.model, wanted.layers):
+            return found
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Left by a process that was killed at it.
+    for stale in target.parent.glob(f".{target.name}.*.part"):
+        stale.unlink()
+    cut(wanted.source, wanted.layers, target, wanted.model, between)
+    return describe(target)

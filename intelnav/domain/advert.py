@@ -18,10 +18,11 @@ class Address:
         """Read `host:port` or `[v6]:port`; raises ValueError that says what an address looks like."""
         host, colon, port = text.strip().rpartition(":")
         host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        labels = host.removesuffix(".").split(".")
         if (
             not colon
-            or not host
             or len(host) > 253
+            or not all(0 < len(label) < 64 for label in labels)
             or not (port.isascii() and port.isdecimal())
             or int(port) > 65535
         ):

@@ -1,7 +1,6 @@
-"""Who a node is: an Ed25519 key ([I1] to [I3] in docs/protocol.md)."""
+"""Who a node is: an Ed25519 key ([I1], [I2] in docs/protocol.md)."""
 
 import base64
-import hashlib
 from dataclasses import dataclass
 
 from nacl.exceptions import BadSignatureError
@@ -36,11 +35,6 @@ class PeerId:
     def short(self) -> str:
         """First eight characters, for people."""
         return str(self)[:8]
-
-    @property
-    def node_id(self) -> bytes:
-        """Place on the DHT: 20 bytes."""
-        return hashlib.sha256(self.key).digest()[:20]
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
         """Whether this peer signed `message`."""

@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -26,9 +26,11 @@ class ChatTemplate:
         environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
         try:
             self._template = environment.from_string(source)
-        except TemplateSyntaxError as error:
+        # Python compiles what Jinja makes of it, with limits of its own to depth and size.
+        except (TemplateError, SyntaxError, RecursionError, MemoryError, ValueError) as error:
+            reason = str(error) or type(error).__name__
             raise EngineError(
-                f"the model's chat template is broken ({error}): send it a raw prompt"
+                f"the model's chat template is broken ({reason}): send it a raw prompt"
             ) from None
         self._tokens = {"bos_token": begin, "eos_token": end}
 
@@ -41,6 +43,7 @@ class ChatTemplate:
             ArithmeticError,
             AttributeError,
             LookupError,
+            MemoryError,
             RecursionError,
             TypeError,
             ValueError,

@@ -16,8 +16,8 @@ import cbor2
 from intelnav.domain.errors import Code, ConfigError, EngineError, IntelNavError, PeerError
 from intelnav.domain.hidden import Dtype, HiddenState
 from intelnav.domain.slice import LayerRange
+from intelnav.engine.footprint import Footprint
 from intelnav.engine.interface import Forward, Output, SliceInfo, SliceSpec
-from intelnav.engine.probe import Footprint
 
 Fields = dict[str, Any]
 Payload = bytes | bytearray | memoryview

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import psutil
 
 from intelnav.domain.errors import ConfigError, EngineError
+from intelnav.engine.footprint import Footprint, gib
 from intelnav.engine.interface import Device
 
-_GIB = 2**30
 _BUILD_OPTION = {"cuda": "GGML_CUDA", "vulkan": "GGML_VULKAN", "metal": "GGML_METAL", "rocm": "GGML_HIP"}
 
 
@@ -20,30 +20,6 @@ class Gpu:
     description: str
     free: int
     handle: int
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """Bytes that a slice takes: its weights, the caches of all its sessions, and llama.cpp's buffers (an estimate)."""
-
-    weights: int
-    cache: int
-    compute: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.weights + self.cache + self.compute
-
-    def __str__(self) -> str:
-        parts = f"weights {_gib(self.weights)}, caches {_gib(self.cache)}, buffers {_gib(self.compute)}"
-        return f"{_gib(self.total)} GiB ({parts})"
-
-
-def compute_bytes(width: int, vocabulary: int, rows: int, context: int) -> int:
-    """A generous estimate of llama.cpp's buffers for a decode of `rows` rows."""
-    # Logits twice, once in the graph and once handed out; a mask of f16 and f32 cells; and some 24 vectors a row.
-    return 4 * rows * (2 * vocabulary + 2 * context + 24 * width) + 16 * 2**20
 
 
 def choose_gpus(device: Device, offered: Sequence[Gpu]) -> list[Gpu]:
@@ -79,10 +55,6 @@ def check_memory(need: Footprint, gpus: Sequence[Gpu], share: float) -> None:
     ):
         if bytes_needed > free:
             raise EngineError(
-                f"the slice needs {need}, of which {_gib(bytes_needed)} GiB {place}, where {_gib(free)} GiB are free: "
+                f"the slice needs {need}, of which {gib(bytes_needed)} GiB {place}, where {gib(free)} GiB are free: "
                 "host fewer layers, or lower sessions or context"
             )
-
-
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.2f}"

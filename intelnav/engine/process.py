@@ -11,6 +11,7 @@ from dataclasses import asdict
 from heapq import heappop, heappush
 from itertools import count
 from signal import Signals
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ import anyio.to_thread
 
 from intelnav.domain.errors import Code, EngineError, IntelNavError, PeerError
 from intelnav.domain.sampling import Sampling
+from intelnav.engine.footprint import Footprint, footprint
 from intelnav.engine.interface import Done, Forward, Output, SliceInfo, SliceSpec
 from intelnav.engine.link import (
     Fields,
@@ -31,10 +33,7 @@ from intelnav.engine.link import (
     unpack_info,
     unpack_output,
 )
-from intelnav.engine.probe import Footprint, compute_bytes
-from intelnav.store.footprint import CELLS, cache_bytes, weights_bytes
-from intelnav.store.gguf import padded
-from intelnav.store.model_file import ModelFile, describe
+from intelnav.store.model_file import describe
 
 _Answered = Callable[[Fields | bytes, Payload], None]
 
@@ -47,18 +46,6 @@ _ENVIRONMENT = {
     # An abort in ggml would otherwise start a debugger.
     "GGML_NO_BACKTRACE": "1",
 }
-
-
-def footprint(model: ModelFile, spec: SliceSpec) -> Footprint:
-    """What loading `model` as `spec` says will take; ContentError if its header does not tell."""
-    vocabulary = max(
-        tensor.shape[-1] for tensor in model.header.tensors if tensor.name == "token_embd.weight"
-    )
-    return Footprint(
-        weights_bytes(model, model.layers),
-        cache_bytes(model, model.layers, padded(spec.context, CELLS), spec.sessions),
-        compute_bytes(model.width, vocabulary, max(spec.max_rows, spec.sessions), spec.context),
-    )
 
 
 @asynccontextmanager
@@ -119,11 +106,19 @@ class _Child(asyncio.SubprocessProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         # Called once the process has exited and its stderr is read to the end.
-        status = self._transport.get_returncode() or 0
-        how = f"signal {Signals(-status).name}" if status < 0 else f"status {status}"
-        last_words = self._stderr.decode(errors="replace").strip()
         self.exited.set()
+        status = self._transport.get_returncode() or 0
+        how = f"signal {_signal_name(-status)}" if status < 0 else f"status {status}"
+        last_words = self._stderr.decode(errors="replace").strip()
         self._on_exit(f"the worker ended with {how}" + (f": {last_words}" if last_words else ""))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return Signals(number).name
+    except ValueError:
+        # Most real-time signals have none.
+        return str(number)
 
 
 class SliceProcess(asyncio.Protocol):
@@ -144,6 +139,7 @@ class SliceProcess(asyncio.Protocol):
         self._open: set[int] = set()
         self._free: list[int] = []
         self._pieces: list[bytes] = []
+        self._progress = 0.0
 
     @property
     def in_use(self) -> int:
@@ -154,6 +150,11 @@ class SliceProcess(asyncio.Protocol):
     def death(self) -> str:
         """Why the worker is gone; empty while it lives."""
         return self._death
+
+    @property
+    def stuck_for(self) -> float:
+        """Seconds for which calls have waited without any answer; 0 if none waits."""
+        return monotonic() - self._progress if self._pending else 0.0
 
     async def load(self, spec: SliceSpec, need: Footprint, layers: int) -> None:
         """The first call: load the slice."""
@@ -224,12 +225,15 @@ class SliceProcess(asyncio.Protocol):
         return prompt
 
     def fail(self, reason: str) -> None:
-        """The worker is gone: every call that waits, and every later one, gets an EngineError."""
-        self._death = reason
+        """The worker is gone or given up: every call that waits, and every later one, gets an EngineError.
+
+        The first reason stands. A worker that still runs ends with the context of `load_slice`.
+        """
+        self._death = self._death or reason
         self.died.set()
         pending, self._pending = self._pending, {}
         for answered in pending.values():
-            answered(pack_error(EngineError(reason)), b"")
+            answered(pack_error(EngineError(self._death)), b"")
 
     def hang_up(self) -> None:
         """Close the link."""
@@ -241,6 +245,7 @@ class SliceProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each answer to the call that waits for it."""
+        self._progress = monotonic()
         for answer in self._reader.feed(data):
             if (answered := self._pending.pop(answer.number, None)) is not None:
                 answered(answer.fields, answer.payload)
@@ -273,6 +278,8 @@ class SliceProcess(asyncio.Protocol):
         if answered is not None and self._death:
             asyncio.get_running_loop().call_soon(answered, pack_error(EngineError(self._death)), b"")
         elif answered is not None:
+            if not self._pending:
+                self._progress = monotonic()
             self._pending[number] = answered
         # A worker that has just died has closed the link before its exit is known; `fail` follows.
         if not self._transport.is_closing():

@@ -1,5 +1,7 @@
 """Activations between their wire encoding and the float32 rows that llama.cpp computes with."""
 
+from math import inf
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,15 +32,18 @@ def decode(state: HiddenState) -> Rows:
             return rows
 
 
-def encode(rows: Rows, dtype: Dtype) -> HiddenState:
-    """Finite float32 rows in the encoding `dtype`; the payload may share memory with `rows`."""
+def encode(rows: Rows, dtype: Dtype, energy: float = inf) -> HiddenState:
+    """Finite float32 rows in the encoding `dtype`; the payload may share memory with `rows`.
+
+    `energy` is the sum of their squares, if it is known: a small one tells that nothing can overflow.
+    """
     match dtype:
         case Dtype.F32:
             payload = rows.astype("<f4", order="C", copy=False).data.cast("B")
         case Dtype.F16:
-            payload = _saturated(rows, _F16_MAX).astype("<f2").data.cast("B")
+            payload = _saturated(rows, _F16_MAX, energy).astype("<f2").data.cast("B")
         case Dtype.BF16:
-            bits = _saturated(rows, _BF16_MAX).view(np.uint32)
+            bits = _saturated(rows, _BF16_MAX, energy).view(np.uint32)
             # Half of the part that is cut off is added first, a little less if the kept part is even.
             payload = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2").data.cast("B")
         case Dtype.I8:
@@ -49,7 +54,10 @@ def encode(rows: Rows, dtype: Dtype) -> HiddenState:
     return HiddenState(dtype, len(rows), rows.shape[1], payload)
 
 
-def _saturated(rows: Rows, limit: float) -> Rows:
+def _saturated(rows: Rows, limit: float, energy: float) -> Rows:
     """`rows` within plus and minus `limit`; two ufuncs, since `clip` is a detour through Python."""
+    # Half is more than a float32 sum can be wrong by.
+    if energy < limit * limit / 2:
+        return rows
     capped: Rows = np.minimum(rows, np.float32(limit))
     return np.maximum(capped, np.float32(-limit), out=capped)

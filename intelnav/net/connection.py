@@ -13,13 +13,17 @@ from typing import Protocol, cast
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import PeerId
 from intelnav.wire.channel import Channel, Established
-from intelnav.wire.messages import AbortSession, Message, Ping, Pong, Unknown
+from intelnav.wire.messages import AbortSession, ForwardHidden, Hidden, Message, Ping, Pong, Token, Unknown
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 10.0
 # What may wait for a peer that does not read; windows keep an honest one far below it.
 MAX_UNSENT = 64 * 2**20
+# The part of it that no window bounds: a peer that asks and never reads could make pongs and refusals pile up. They
+# count from the moment on when the peer was last seen to have read nearly all.
+MAX_UNSENT_REPLIES = 2**20
+_NEARLY_ALL_READ = 2**16
 
 
 class Events(Protocol):
@@ -53,6 +57,7 @@ class Connection(asyncio.Protocol):
         self.bytes_received = 0
         self.last_heard = time.monotonic()
         self.reason = "closed"
+        self._unsent_replies = 0
 
     @property
     def peer(self) -> PeerId:
@@ -69,13 +74,19 @@ class Connection(asyncio.Protocol):
         """Seal and write now; after the connection is gone messages fall away and `on_lost` tells."""
         if self._transport is None or self._transport.is_closing():
             return
-        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+        waiting = self._transport.get_write_buffer_size()
+        if waiting < _NEARLY_ALL_READ:
+            self._unsent_replies = 0
+        if waiting > MAX_UNSENT or self._unsent_replies > MAX_UNSENT_REPLIES:
             self.close("the peer does not read")
             return
-        self._write(self._channel.send(message))
+        data = self._channel.send(message)
+        if not isinstance(message, ForwardHidden | Hidden | Token):
+            self._unsent_replies += len(data)
+        self._write(data)
 
     def ping(self) -> None:
-        """Ask for a sign of life; any answer moves `last_heard`."""
+        """Ask for a sign of life; any whole message moves `last_heard`."""
         self.send(Ping(0, 0))
 
     def close(self, reason: str) -> None:
@@ -98,11 +109,15 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by asyncio; whatever is wrong with the bytes closes the connection and nothing else."""
         self.bytes_received += len(data)
-        self.last_heard = time.monotonic()
         try:
             events = self._channel.receive(data)
             self._write(self._channel.outgoing())
+            if events:
+                self.last_heard = time.monotonic()
             for event in events:
+                if self._transport is None or self._transport.is_closing():
+                    # What came in one piece with the reason for the end: nobody may act on it any more.
+                    return
                 self._handle(event)
         except PeerError as error:
             log.info("closing the link to %s: %s", self._peer.short if self._peer else self.remote, error)

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import anyio
 
@@ -14,11 +15,14 @@ from intelnav.domain.errors import Code, ConfigError, PeerError
 from intelnav.domain.identity import Identity, PeerId
 from intelnav.net.connection import Connection, Events
 from intelnav.wire.channel import Channel
+from intelnav.wire.codec import MAX_MESSAGE
 from intelnav.wire.messages import Message
 
 log = logging.getLogger(__name__)
 
 DIAL_SECONDS = 5.0
+CONNECT_SECONDS = 10.0
+UNUSED_SECONDS = 60.0
 PING_SECONDS = 15.0
 SILENCE_SECONDS = 45.0
 # Handshakes under way from outside; a flood of them pushes out its own oldest, never an open link.
@@ -27,22 +31,37 @@ MAX_HANDSHAKES = 32
 LINKS_PER_PEER = 2
 
 
-class Peers:
-    """The node's links. `events` is told of messages and losses; `limit` bounds connections from outside.
+class Traffic(Events, Protocol):
+    """What runs over the links."""
 
-    The X25519 key is made here, once per process, and never stored.
+    def uses(self, link: Connection) -> bool:
+        """Whether anything under way depends on this link."""
+        ...
+
+
+class Peers:
+    """The node's links. `traffic` is told of messages and losses, and asked which links it still needs.
+
+    `limit` bounds the connections from outside and, apart from them, those that this node dialled; `max_message` is
+    the size in bytes up to which a peer's message is read. The X25519 key is made here, once per process, and never
+    stored.
     """
 
-    def __init__(self, identity: Identity, events: Events, *, limit: int) -> None:
+    def __init__(
+        self, identity: Identity, traffic: Traffic, *, limit: int, max_message: int = MAX_MESSAGE
+    ) -> None:
         self.own = identity.peer
         self._identity = identity
-        self._events = events
+        self._traffic = traffic
         self._limit = limit
+        self._max_message = max_message
         self._static_key = os.urandom(32)
         self._handshakes: dict[Connection, None] = {}
         self._inbound: set[Connection] = set()
+        # With the time at which each was last known to be of use.
+        self._dialled: dict[Connection, float] = {}
         self._links: dict[PeerId, list[Connection]] = {}
-        self._dials: dict[PeerId, asyncio.Lock] = {}
+        self._dials: dict[tuple[PeerId, tuple[Address, ...]], asyncio.Lock] = {}
         self.server: asyncio.Server | None = None
 
     async def listen(self, address: Address) -> None:
@@ -52,29 +71,40 @@ class Peers:
             self.server = await loop.create_server(self._accept, address.host, address.port)
         except OSError as error:
             raise ConfigError(
-                f"network.listen: {address} cannot be used ({os.strerror(error.errno or 0)}): "
+                f"network.listen: {address} cannot be used ({error.strerror or error}): "
                 "choose a free port, or stop the program that holds it"
             ) from None
+        except (ValueError, OverflowError):
+            raise ConfigError(f"network.listen: {address}: no host has such a name or port") from None
 
     async def connect(self, peer: PeerId, addresses: Sequence[Address]) -> Connection:
-        """The link to `peer`, dialled if there is none; raises PeerError if no address leads to that peer."""
+        """The link to `peer`, dialled if there is none; raises PeerError if no address leads to that peer.
+
+        It takes 10 seconds at most. Dials of other addresses of the same peer do not wait for each other: addresses
+        are hearsay, and bad ones must not keep those with good ones waiting.
+        """
         if peer == self.own:
             raise PeerError(Code.BAD_REQUEST, "a node does not dial itself")
-        lock = self._dials.setdefault(peer, asyncio.Lock())
+        wanted = peer, tuple(addresses)
         failures = []
+        if (known := _first_alive(self._links.get(peer, ()))) is not None:
+            return known
+        lock = self._dials.setdefault(wanted, asyncio.Lock())
         try:
-            async with lock:
-                for link in self._links.get(peer, ()):
-                    if link.alive:
-                        return link
+            async with asyncio.timeout(CONNECT_SECONDS), lock:
                 for address in addresses:
+                    if (known := _first_alive(self._links.get(peer, ()))) is not None:
+                        return known
+                    self._make_room()
                     try:
-                        return await self._dial(peer, address)
+                        return self._settle(await self._dial(peer, address))
                     except PeerError as error:
                         failures.append(f"{address}: {error}")
+        except TimeoutError:
+            failures.append(f"given up after {CONNECT_SECONDS:g} s")
         finally:
             if not lock.locked():
-                self._dials.pop(peer, None)
+                self._dials.pop(wanted, None)
         raise PeerError(
             Code.CLOSED, f"peer {peer.short} cannot be reached ({'; '.join(failures) or 'no address'})"
         )
@@ -84,7 +114,7 @@ class Peers:
         return [link for links in self._links.values() for link in links]
 
     async def keep_alive(self) -> None:
-        """Ping quiet links and drop silent ones; runs until cancelled."""
+        """Ping quiet links, drop silent ones and dialled ones that nothing uses; runs until cancelled."""
         while True:
             await anyio.sleep(PING_SECONDS)
             now = time.monotonic()
@@ -93,6 +123,11 @@ class Peers:
                     link.close("the peer went silent")
                 elif now - link.last_heard > PING_SECONDS:
                     link.ping()
+            for link, last_used in list(self._dialled.items()):
+                if self._traffic.uses(link):
+                    self._dialled[link] = now
+                elif now - last_used > UNUSED_SECONDS:
+                    link.close("nothing uses it any more")
 
     async def close(self) -> None:
         """Stop listening and drop every link."""
@@ -109,26 +144,29 @@ class Peers:
                 link.close("this node has as many links as its limits.connections allows")
                 return
             self._inbound.add(link)
+        else:
+            self._dialled[link] = time.monotonic()
         links = self._links.setdefault(link.peer, [])
         links.append(link)
-        self._events.on_open(link)
+        self._traffic.on_open(link)
         if len(links) > LINKS_PER_PEER:
             links[0].close("the peer opened more links than it needs")
 
     def on_message(self, link: Connection, message: Message) -> None:
         """Pass a message on."""
-        self._events.on_message(link, message)
+        self._traffic.on_message(link, message)
 
     def on_lost(self, link: Connection) -> None:
         """Forget a link."""
         self._handshakes.pop(link, None)
         self._inbound.discard(link)
+        self._dialled.pop(link, None)
         for peer, links in list(self._links.items()):
             if link in links:
                 links.remove(link)
                 if not links:
                     del self._links[peer]
-                self._events.on_lost(link)
+                self._traffic.on_lost(link)
 
     def _accept(self) -> Connection:
         if len(self._handshakes) >= MAX_HANDSHAKES:
@@ -136,6 +174,28 @@ class Peers:
         link = Connection(self._channel(None), self)
         self._handshakes[link] = None
         return link
+
+    def _make_room(self) -> None:
+        """Before a dial: with as many dialled links as the limit, one that nothing uses has to go."""
+        alive = [link for link in self._dialled if link.alive]
+        if len(alive) + len(self._dials) <= self._limit:
+            return
+        unused = next((link for link in alive if not self._traffic.uses(link)), None)
+        if unused is None:
+            raise PeerError(Code.BUSY, "this node has dialled as many peers as its limits.connections allows")
+        unused.close("another peer is to be dialled")
+
+    def _settle(self, link: Connection) -> Connection:
+        """The link to keep after a dial, if others of this node led to the same peer meanwhile.
+
+        Not one that the peer dialled: it may be about to drop that one for this.
+        """
+        older = [other for other in self._dialled if other.peer == link.peer and other is not link]
+        first = _first_alive(older)
+        if first is None:
+            return link
+        link.close("the peer was reached at another address first")
+        return first
 
     async def _dial(self, peer: PeerId, address: Address) -> Connection:
         loop = asyncio.get_running_loop()
@@ -150,9 +210,14 @@ class Peers:
             raise PeerError(Code.TIMEOUT, f"no answer within {DIAL_SECONDS:g} s") from None
         except OSError as error:
             raise PeerError(Code.CLOSED, error.strerror or "cannot be reached") from None
+        except (ValueError, OverflowError):
+            # The address may be a stranger's. IDNA alone refuses many a name, and asyncio has its own rules.
+            raise PeerError(Code.BAD_REQUEST, "no host has such a name or port") from None
         finally:
             if link is not None and not link.opened.done():
                 link.close("dialling was given up")
+        if not link.alive:
+            raise PeerError(Code.CLOSED, link.reason)
         return link
 
     def _channel(self, expected: PeerId | None) -> Channel:
@@ -162,4 +227,9 @@ class Peers:
             static_private=self._static_key,
             ephemeral_private=os.urandom(32),
             agent=f"intelnav/{__version__}",
+            max_message=self._max_message,
         )
+
+
+def _first_alive(links: Iterable[Connection]) -> Connection | None:
+    return next((link for link in links if link.alive), None)

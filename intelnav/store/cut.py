@@ -6,7 +6,7 @@ small as it takes them, and lie behind everything that comes from the model.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,11 +37,14 @@ class _Part:
     source: int | None
 
 
-def cut(source: Path, layers: LayerRange, target: Path, model: str) -> None:
+def cut(
+    source: Path, layers: LayerRange, target: Path, model: str, between: Callable[[], None] = lambda: None
+) -> None:
     """Write the slice of the whole model at `source` that holds `layers` to `target`, in one step.
 
-    `model` is the CID that the slice is labelled with. Raises ContentError if the model cannot be cut so, and
-    OSError if `target` cannot be written; then `target` is as it was.
+    `model` is the CID that the slice is labelled with. `between` is called after each chunk, and may raise to give
+    up. Raises ContentError if the model cannot be cut so, and OSError if `target` cannot be written. Whatever is
+    raised, `target` is as it was.
     """
     whole = describe(source)
     try:
@@ -57,6 +60,7 @@ def cut(source: Path, layers: LayerRange, target: Path, model: str) -> None:
                     written.seek(len(header) + part.tensor.offset)
                     for chunk in _chunks(read.fileno(), part.source, part.tensor.size):
                         written.write(chunk)
+                        between()
             # What is made up stays a hole in the file, and costs no disk.
             last = parts[-1].tensor
             written.truncate(len(header) + last.offset + padded(last.size, whole.header.alignment))

@@ -2,10 +2,10 @@
 
 from intelnav.domain.slice import LayerRange
 from intelnav.store.cut import slice_bundles
-from intelnav.store.gguf import ValueType, padded
+from intelnav.store.gguf import padded
 from intelnav.store.model_file import ModelFile
 
-# llama.cpp rounds the cells of a cache up to this.
+# llama.cpp rounds the cells of a session's cache up to this.
 CELLS = 256
 F16 = 2
 
@@ -20,24 +20,15 @@ def weights_bytes(model: ModelFile, layers: LayerRange) -> int:
 def cache_bytes(model: ModelFile, layers: LayerRange, context: int, sessions: int) -> int:
     """Bytes of the key and value cache of `layers` (f16) for `sessions` sequences of `context` tokens each.
 
-    An upper bound where layers have a sliding window. Raises ContentError if the header does not say how wide it is.
+    An upper bound where layers have a sliding window. Raises ContentError if the header does not tell how wide it is.
     """
     prefix, header = f"{model.architecture}.attention", model.header
-    heads = _per_layer(model, f"{prefix}.head_count")
-    kv_heads = _per_layer(model, f"{prefix}.head_count_kv", heads)
+    heads = header.per_layer(f"{prefix}.head_count", len(model.layers))
+    kv_key = f"{prefix}.head_count_kv"
+    kv_heads = header.per_layer(kv_key, len(model.layers)) if kv_key in header.metadata else heads
     by_width = model.width // max(heads[0], 1)
     key = header.integer(f"{prefix}.key_length", by_width)
     value = header.integer(f"{prefix}.value_length", by_width)
     first = model.layers.start
     cells = sessions * padded(context, CELLS)
     return F16 * (key + value) * sum(kv_heads[layers.start - first : layers.end - first]) * cells
-
-
-def _per_layer(model: ModelFile, key: str, default: list[int] | None = None) -> list[int]:
-    """A number for each layer that the file holds, from an array or from one number for all."""
-    value = model.header.metadata.get(key)
-    if value is not None and value.type is ValueType.ARRAY and value.count == len(model.layers):
-        return [int(item) for item in value.items]
-    if value is None and default is not None:
-        return default
-    return [model.header.integer(key)] * len(model.layers)

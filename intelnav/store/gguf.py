@@ -134,6 +134,17 @@ class Header:
             raise ContentError(f"metadata key {key!r} must hold a whole number, not below 0")
         return number
 
+    def per_layer(self, key: str, layers: int) -> list[int]:
+        """A whole number or boolean for each layer, from an array or from one number for all; else ContentError."""
+        value = self.metadata.get(key)
+        if value is None or value.type is not ValueType.ARRAY:
+            return [self.integer(key)] * layers
+        if value.count == layers and value.element in INTEGERS | {ValueType.BOOL}:
+            numbers = [int(item) for item in value.items]
+            if min(numbers) >= 0:
+                return numbers
+        raise ContentError(f"{key} must hold {layers} whole numbers, one for each layer and none below 0")
+
     def text(self, key: str, default: str | None = None) -> str:
         """The string under `key`; ContentError if it is missing or none."""
         value = self.metadata.get(key)

@@ -6,6 +6,7 @@ nothing that could differ between two copies of a file, such as its path.
 
 import json
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -120,16 +121,22 @@ class Manifest:
         )
 
 
-def manifest_of(path: Path) -> Manifest:
-    """Hash the whole model at `path`; a slice is refused with ContentError, as is what is no sound model."""
+def manifest_of(path: Path, between: Callable[[], None] = lambda: None) -> Manifest:
+    """Hash the whole model at `path`; a slice is refused with ContentError, as is what is no sound model.
+
+    `between` is called before each bundle, and may raise to give up.
+    """
     model = describe(path)
     if not model.is_whole or model.model is not None:
         raise ContentError(f"{path}: this is a slice, a manifest describes a whole model")
     header = model.header
+    bundles: list[BundleEntry] = []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         view = memoryview(mapped)
         try:
-            bundles = tuple(_hashed(bundle, view, header.alignment) for bundle in bundles_of(model))
+            for bundle in bundles_of(model):
+                between()
+                bundles.append(_hashed(bundle, view, header.alignment))
             key_values = blake3(view[header.kv_start : header.kv_end]).digest()
         finally:
             view.release()
@@ -143,7 +150,7 @@ def manifest_of(path: Path) -> Manifest:
         quantisation=max(sizes, key=lambda kind: (sizes[kind], kind)).name,
         alignment=header.alignment,
         metadata=Blob(cid_of(key_values), header.kv_end - header.kv_start),
-        bundles=bundles,
+        bundles=tuple(bundles),
     )
 
 

@@ -45,6 +45,10 @@ class ModelFile:
         """Whether no layer is missing."""
         return len(self.layers) == self.blocks
 
+    def can_give(self, layers: LayerRange) -> bool:
+        """Whether a slice with `layers` can be had from this file; a slice gives nothing but itself."""
+        return layers == self.layers or (self.is_whole and self.layers.covers(layers))
+
 
 def describe(path: Path) -> ModelFile:
     """Read the header of the GGUF at `path`; nothing is hashed.

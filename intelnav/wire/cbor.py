@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, NoReturn
 
-from cbor2 import CBORDecodeError, CBORDecoder, dumps
+from cbor2 import CBORDecodeError, CBORDecoder, dumps, loads
 
 from intelnav.domain.errors import Code, PeerError
 
@@ -20,6 +20,8 @@ _MAP = 0xA0
 _MAX_ENTRIES = 23
 _BYTE_STRING = 0x40
 _EMPTY_BYTE_STRING = bytes([_BYTE_STRING])
+_PAYLOAD_NAME = PAYLOAD.encode()
+_PAYLOAD_KEY = dumps(PAYLOAD)
 
 # The tags that cbor2 knows how to turn into objects; `tag_hook` sees only the others.
 _KNOWN_TAGS = (
@@ -53,7 +55,14 @@ def _refuse_tag(_content: object, _immutable: bool) -> NoReturn:
     raise ValueError("tags are not allowed")
 
 
-_REFUSED = dict.fromkeys(_KNOWN_TAGS, _refuse_tag)
+_STRICT: dict[str, Any] = {
+    "max_depth": 8,
+    "allow_indefinite": False,
+    "allow_duplicate_keys": False,
+    "strict_hashable_types": True,
+    "tag_hook": _refuse_tag,
+    "semantic_decoders": dict.fromkeys(_KNOWN_TAGS, _refuse_tag),
+}
 
 
 def load(data: bytes) -> tuple[dict[str, Any], memoryview | None]:
@@ -65,18 +74,37 @@ def load(data: bytes) -> tuple[dict[str, Any], memoryview | None]:
     count = data[0] - _MAP if data else -1
     if not 0 <= count <= _MAX_ENTRIES:
         raise PeerError(Code.BAD_REQUEST, f"a message is a CBOR map of at most {_MAX_ENTRIES} entries")
+    found = _at_once(data, count)
+    return _item_by_item(data, count) if found is None else found
+
+
+def _at_once(data: bytes, count: int) -> tuple[dict[str, Any], memoryview | None] | None:
+    """What `_item_by_item` gives, by one call of the decoder, or None if that cannot be told; for each token's sake.
+
+    `loads` does not say where it stopped. So the map gets an empty payload as its last entry: if that came out, by the
+    only place where that key is spelled, all before it was read.
+    """
+    at = data.find(_PAYLOAD_NAME, 1, MAX_HEAD)
+    if at > 0:
+        whole = data[: at + len(_PAYLOAD_NAME)] + _EMPTY_BYTE_STRING
+    elif count < _MAX_ENTRIES and len(data) <= MAX_HEAD:
+        whole = b"".join((bytes([data[0] + 1]), data[1:], _PAYLOAD_KEY, _EMPTY_BYTE_STRING))
+    else:
+        return None
+    try:
+        entries: dict[str, Any] = loads(whole, **_STRICT)
+    except CBORDecodeError:
+        return None
+    if entries.pop(PAYLOAD, None) != b"" or not all(type(key) is str for key in entries):
+        return None
+    return entries, _byte_string(data, at + len(_PAYLOAD_NAME)) if at > 0 else None
+
+
+def _item_by_item(data: bytes, count: int) -> tuple[dict[str, Any], memoryview | None]:
     stream = BytesIO(data[:MAX_HEAD])
     stream.seek(1)
-    item = CBORDecoder(
-        stream,
-        read_size=1,  # no read-ahead, so that the stream's position is where the item ended
-        max_depth=8,
-        allow_indefinite=False,
-        allow_duplicate_keys=False,
-        strict_hashable_types=True,
-        tag_hook=_refuse_tag,
-        semantic_decoders=_REFUSED,
-    ).decode
+    # Without read-ahead, so that the stream's position is where the item ended.
+    item = CBORDecoder(stream, read_size=1, **_STRICT).decode
     entries: dict[str, Any] = {}
     try:
         for left in range(count, 0, -1):

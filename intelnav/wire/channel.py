@@ -23,7 +23,6 @@ class Established:
     """The handshake is done and the other side's `hello` fits ours; `peer` is proven."""
 
     peer: PeerId
-    hello: Hello
 
 
 Event = Established | Message
@@ -34,7 +33,7 @@ class Channel:
 
     `static_private` (per process) and `ephemeral_private` (per connection) are 32 random bytes each. What
     `outgoing` and `send` return must be written whole and in order: it has used up nonces. A channel that
-    raised PeerError from `receive` is dead.
+    raised PeerError from `receive` is dead. `max_message` bounds the messages that are received, in bytes.
     """
 
     def __init__(
@@ -45,12 +44,13 @@ class Channel:
         static_private: bytes,
         ephemeral_private: bytes,
         agent: str,
-        features: tuple[str, ...] = (),
+        max_message: int = MAX_MESSAGE,
     ) -> None:
         self._handshake = Handshake(
             identity, dialled, static_private=static_private, ephemeral_private=ephemeral_private
         )
-        self._hello = Hello(PROTOCOL, agent, features)
+        self._hello = Hello(PROTOCOL, agent)
+        self._max_message = max_message
         self._transport: Transport | None = None
         self._established = False
         self._dead = False
@@ -59,11 +59,6 @@ class Channel:
         self._outgoing = bytearray()
         if first := self._handshake.start():
             self._outgoing += _framed(first)
-
-    @property
-    def peer(self) -> PeerId | None:
-        """Who is at the other end, once that is established."""
-        return self._transport.peer if self._transport is not None and self._established else None
 
     def outgoing(self) -> bytes:
         """What must be written now: after construction, and after each `receive`."""
@@ -130,9 +125,9 @@ class Channel:
         self._stream += plaintext
         while len(self._stream) >= _MESSAGE_HEAD:
             size = int.from_bytes(self._stream[:_MESSAGE_HEAD], "big")
-            if size > MAX_MESSAGE:
+            if size > self._max_message:
                 raise PeerError(
-                    Code.BAD_REQUEST, f"a message of {size} bytes is over the limit of {MAX_MESSAGE}"
+                    Code.BAD_REQUEST, f"a message of {size} bytes is over the limit of {self._max_message}"
                 )
             end = _MESSAGE_HEAD + size
             if len(self._stream) < end:
@@ -152,7 +147,7 @@ class Channel:
                 f"the peer speaks protocol {message.protocol}, this node protocol {PROTOCOL}",
             )
         self._established = True
-        return Established(peer, message)
+        return Established(peer)
 
 
 def _framed(content: bytes) -> bytes:

@@ -85,6 +85,8 @@ _KINDS = (
     _Kind(Ping, "ping", {"nonce": f.U63, "at": f.U63}),
     _Kind(Pong, "pong", {"nonce": f.U63, "at": f.U63}),
 )
+_KIND = {"kind": f.KIND}
+_STATE = {"dtype": f.DTYPE, "shape": f.SHAPE}
 _BY_NAME = {kind.name: kind for kind in _KINDS}
 _BY_TYPE = {kind.type: kind for kind in _KINDS}
 
@@ -123,36 +125,38 @@ def decode(data: Buffer) -> Message:
             Code.BAD_REQUEST, f"a message of {len(data)} bytes is over the limit of {MAX_MESSAGE}"
         )
     entries, payload = cbor.load(bytes(data))
-    name = _value("message", "kind", f.KIND, entries)
+    name = _values("message", _KIND, entries)["kind"]
     kind = _BY_NAME.get(name)
     if kind is None:
         return Unknown(name, _session_of(entries))
-    values = {name: _value(kind.name, name, field, entries) for name, field in kind.fields.items()}
+    values = _values(name, kind.fields, entries)
     if kind.tensor:
-        values["state"] = _state(kind.name, entries, payload)
+        if payload is None:
+            raise PeerError(Code.BAD_REQUEST, f"{name} without payload")
+        described = _values(name, _STATE, entries)
+        rows, width = described["shape"]
+        values["state"] = HiddenState(described["dtype"], rows, width, payload)
     message: Message = kind.type(**values)
     return message
 
 
-def _value(kind: str, name: str, field: Field, entries: Mapping[str, Any]) -> Any:
-    given = entries.get(name)
-    if given is None:
-        if field.default is REQUIRED:
-            raise PeerError(Code.BAD_REQUEST, f"{kind} without {name}")
-        return field.default
+def _values(kind: str, fields: Mapping[str, Field], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `fields`; one loop without calls of its own, since each forward passes through it."""
+    values = {}
+    name, field = "", f.KIND
     try:
-        return field.read(given)
+        for name, field in fields.items():
+            given = entries.get(name)
+            if given is not None:
+                values[name] = field.read(given)
+            elif field.default is REQUIRED:
+                raise PeerError(Code.BAD_REQUEST, f"{kind} without {name}")
+            else:
+                values[name] = field.default
     except ValueError as error:
         code = Code.UNSUPPORTED if field is f.DTYPE else Code.BAD_REQUEST
         raise PeerError(code, f"{kind}: {name}: {error}") from None
-
-
-def _state(kind: str, entries: Mapping[str, Any], payload: memoryview | None) -> HiddenState:
-    if payload is None:
-        raise PeerError(Code.BAD_REQUEST, f"{kind} without payload")
-    dtype = _value(kind, "dtype", f.DTYPE, entries)
-    rows, width = _value(kind, "shape", f.SHAPE, entries)
-    return HiddenState(dtype, rows, width, payload)
+    return values
 
 
 def _session_of(entries: Mapping[str, Any]) -> bytes | None:

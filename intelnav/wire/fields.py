@@ -156,7 +156,7 @@ def _number(value: Any) -> float:
 
 
 def _read_sampling(value: Any) -> Sampling:
-    given = _entries(value)
+    given = {name: setting for name, setting in _entries(value).items() if setting is not None}
     settings: dict[str, Any] = {name: U32.read(given[name]) for name in _SAMPLING_INTEGERS if name in given}
     settings |= {name: _number(given[name]) for name in _SAMPLING_NUMBERS if name in given}
     return Sampling(**settings)

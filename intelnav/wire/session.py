@@ -141,11 +141,6 @@ class EntrySession:
         self._due: deque[_Due] = deque()
 
     @property
-    def under_way(self) -> int:
-        """Forwards whose reply has not come."""
-        return len(self._due)
-
-    @property
     def has_room(self) -> bool:
         """Whether another forward may be sent before a reply comes."""
         return len(self._due) < self._window

@@ -48,6 +48,18 @@ async def test_a_wrong_path_or_method_gets_an_error_object(serving: Serving) -> 
     assert (method.status_code, method.json()["error"]["code"]) == (405, "method_not_allowed")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_bug_gets_an_error_object_and_ends_one_request_only(serving: Serving, stream: bool) -> None:
+    completer = CountingCompleter(fail_open=ZeroDivisionError())
+    body = {"model": "counting", "prompt": "", "stream": stream}
+    async with serving(completer) as node:
+        answer = await node.local.post("/v1/completions", json=body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"], error["code"]) == (500, "server_error", "internal")
+        completer.fail_open = None
+        assert (await node.local.post("/v1/completions", json=body)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("host", "origin", "allowed"),
     [

@@ -1,7 +1,13 @@
 import pytest
 
 from intelnav.api.errors import ApiError
+from intelnav.chain.ring import HopError
+from intelnav.chain.route import RouteHop
 from intelnav.domain.errors import Code, ConfigError, ContentError, EngineError, IntelNavError, PeerError
+from intelnav.domain.identity import PeerId
+from intelnav.domain.slice import LayerRange
+
+HOP = RouteHop(PeerId(bytes(32)), (), LayerRange(8, 15))
 
 
 @pytest.mark.parametrize(
@@ -9,6 +15,9 @@ from intelnav.domain.errors import Code, ConfigError, ContentError, EngineError,
     [
         (ConfigError("no such model"), 404, "model_not_found"),
         (PeerError(Code.TOO_LONG, "9000 tokens"), 400, "context_length_exceeded"),
+        (HopError(Code.TOO_LONG, HOP, "9000 tokens"), 400, "context_length_exceeded"),
+        (PeerError(Code.BAD_REQUEST, "the prompt is empty"), 400, "bad_request"),
+        (HopError(Code.BAD_REQUEST, HOP, "no such tensor"), 502, "bad_request"),
         (PeerError(Code.BUSY, "full"), 503, "busy"),
         (PeerError(Code.DRAINING, "leaving"), 503, "draining"),
         (PeerError(Code.TIMEOUT, "silence"), 502, "timeout"),

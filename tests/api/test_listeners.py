@@ -62,3 +62,10 @@ async def test_a_port_is_chosen_where_none_is_given() -> None:
 async def test_an_address_of_another_machine_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1:0"):
         await tcp_listener(Address("192.0.2.1", 0))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "a\0b", "no-such-host.invalid"])
+async def test_a_host_name_that_cannot_be_is_a_config_error(host: str) -> None:
+    with pytest.raises(ConfigError, match="cannot listen on"):
+        await tcp_listener(Address(host, 0))

@@ -1,10 +1,11 @@
-"""How far greedy answers over rounded hidden states agree with those of the whole model."""
+"""How far answers agree: over rounded hidden states with the whole model, in a batch with alone."""
 
 from itertools import takewhile
 from statistics import mean
 from typing import Any
 
 from intelnav.store.embedded import embedded_model
+from tests.bench import batches
 from tests.bench.baseline import one_process
 from tests.bench.results import show
 from tests.bench.speed import THREADS, asked, chain
@@ -22,7 +23,7 @@ PROMPTS = (
 
 
 def measure() -> dict[str, Any]:
-    """For each encoding: how many answers are equal, and how long the others stay equal."""
+    """For each encoding: how many answers are equal, and how long the others stay equal; then `batches`."""
     with one_process(embedded_model(), THREADS) as whole:
         expected = [whole.run(prompt, COUNT).tokens for prompt in PROMPTS]
     figures = {}
@@ -44,7 +45,12 @@ def measure() -> dict[str, Any]:
         ["wire", "equal answers", "tokens before the first difference", "equal per token"],
         [[dtype, *values.values()] for dtype, values in figures.items()],
     )
-    return {"prompts": len(PROMPTS), "mean_tokens": mean_length, "dtypes": figures}
+    return {
+        "prompts": len(PROMPTS),
+        "mean_tokens": mean_length,
+        "dtypes": figures,
+        "batches": batches.measure(),
+    }
 
 
 def _common(ours: list[int], theirs: list[int]) -> int:

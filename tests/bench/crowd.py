@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.results import show
-from tests.bench.speed import STORY, System, asked, chain
+from tests.bench.speed import STORY, WARM_UP, System, asked, chain
 
 CLIENTS = 8
 COUNT = 64
@@ -17,7 +17,6 @@ def measure() -> dict[str, Any]:
     """Tokens per second of all clients together, prompts included; medians of paired runs."""
     with chain() as running:
         run = asked(running)
-        run(STORY, 8)
         pairs = [(_rate(run, 1), _rate(run, CLIENTS)) for _ in range(ROUNDS)]
     one, all_of_them = (median(column) for column in zip(*pairs, strict=True))
     gain = median(b / a for a, b in pairs)
@@ -30,6 +29,7 @@ def measure() -> dict[str, Any]:
 
 
 def _rate(run: System, clients: int) -> float:
+    run(STORY, WARM_UP)
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         runs = list(pool.map(lambda number: run(f"{STORY} {number}", COUNT), range(clients)))

@@ -17,7 +17,7 @@ from tests.bench.baseline import one_process
 from tests.bench.loopback import half_trip
 from tests.bench.results import show
 from tests.bench.slices import slice_overheads
-from tests.bench.speed import DECODED, ROUNDS, STORY, THREADS, asked, chain
+from tests.bench.speed import DECODED, ROUNDS, STORY, THREADS, WARM_UP, asked, chain
 from tests.wire.pairs import connect
 
 WIDTH = 576
@@ -50,9 +50,11 @@ def _ring() -> tuple[float, float]:
         whole = stack.enter_context(one_process(embedded_model(), THREADS))
         running = stack.enter_context(chain())
         run = asked(running)
-        run(STORY, 8)
         for _ in range(ROUNDS):
-            alone, together = whole.run(STORY, DECODED), run(STORY, DECODED)
+            whole.run(STORY, WARM_UP)
+            alone = whole.run(STORY, DECODED)
+            run(STORY, WARM_UP)
+            together = run(STORY, DECODED)
             stages = running.complete(STORY, max_tokens=8).chain
             overheads.append((together.decode - alone.decode) / (DECODED - 1) / len(stages))
             kept.append(sum(stage["milliseconds"] for stage in stages) / len(stages))

@@ -4,8 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ STATUS: dict[str, Any] = {
             "state": "ready",
             "reason": "",
             "engine_class": "cpu/1",
-            "memory_bytes": 123_000_000,
+            "memory_estimate_bytes": 123_000_000,
         }
     ],
     "entry": [
@@ -52,7 +51,6 @@ STATUS: dict[str, Any] = {
         {
             "id": "eaqseizeeutcokbjfivsyljof4ydcmrtgq2tmnzyhe5dwpb5hy7q",
             "address": "192.0.2.7:7717",
-            "connected": True,
         }
     ],
     "sessions": 3,
@@ -150,11 +148,3 @@ class Cli:
 def cli(tmp_path: Path) -> Cli:
     """The command."""
     return Cli(tmp_path)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Return once `condition` holds; fail if it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

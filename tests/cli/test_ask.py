@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from intelnav.domain.errors import Code, PeerError
-from tests.cli.conftest import Cli, Served, wait_until
+from tests.cli.conftest import Cli, Served
+from tests.waiting import until
 
 
 def test_the_answer_is_printed(cli: Cli, served: Served) -> None:
@@ -93,7 +94,7 @@ def test_text_is_streamed_and_an_interrupt_cancels_the_answer(cli: Cli, served: 
         assert process.wait(10) == 130
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
-    wait_until(lambda: served.completer.open == 0)
+    until(lambda: served.completer.open == 0)
 
 
 def test_a_reader_that_has_enough_is_no_error(cli: Cli, served: Served) -> None:
@@ -107,4 +108,4 @@ def test_a_reader_that_has_enough_is_no_error(cli: Cli, served: Served) -> None:
         process.stdout.close()
         process.wait(20)
         assert process.stderr.read() == ""
-    wait_until(lambda: served.completer.open == 0)
+    until(lambda: served.completer.open == 0)

@@ -14,7 +14,8 @@ import anyio
 import pytest
 
 from intelnav.domain.errors import Code, PeerError
-from tests.cli.conftest import COMMAND, Cli, Served, wait_until
+from tests.cli.conftest import COMMAND, Cli, Served
+from tests.waiting import until
 
 # The prompt is drawn as a sign and a move of the cursor.
 PROMPT = r"0m>( |\x08)"
@@ -121,7 +122,7 @@ def test_an_interrupt_ends_the_answer_and_not_the_program(terminal: Terminal, se
     terminal.wait_for("0 1 ")
     terminal.type("\x03")
     terminal.wait_for("cancelled")
-    wait_until(lambda: served.completer.open == 0)
+    until(lambda: served.completer.open == 0)
     served.completer.holds.clear()
     terminal.wait_for(PROMPT)
     terminal.type("\x03")

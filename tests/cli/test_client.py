@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from intelnav.cli.client import Node, NodeError
+from intelnav.cli.client import NodeClient, NodeError
 from tests.cli.conftest import Served
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
@@ -50,13 +50,13 @@ def answering(tmp_path: Path) -> Iterator[Answering]:
     ],
 )
 def test_where_a_node_is(where: str | None, environ: dict[str, str], expected: str) -> None:
-    with Node(where, environ) as node:
+    with NodeClient(where, environ) as node:
         assert node.where == expected
 
 
 @pytest.mark.parametrize("where", ["/nowhere", "http://127.0.0.1:1", "http://[", f"/{'x' * 200}"])
 def test_no_node_is_an_error_that_says_where_it_was_looked_for(where: str) -> None:
-    with pytest.raises(NodeError) as caught, Node(where) as node:
+    with pytest.raises(NodeError) as caught, NodeClient(where) as node:
         node.status()
     assert where in str(caught.value)
 
@@ -64,12 +64,12 @@ def test_no_node_is_an_error_that_says_where_it_was_looked_for(where: str) -> No
 def test_a_proxy_is_not_asked(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-    with Node(f"http://{served.address}") as node:
+    with NodeClient(f"http://{served.address}") as node:
         assert node.models() == ["counting"]
 
 
 def test_readiness(served: Served) -> None:
-    with Node(str(served.socket)) as node:
+    with NodeClient(str(served.socket)) as node:
         assert node.unready() is None
 
 
@@ -87,7 +87,7 @@ def test_readiness(served: Served) -> None:
     ],
 )
 def test_what_is_no_node_is_told(answering: Answering, reply: bytes, reason: str) -> None:
-    with Node(answering(reply)) as node, pytest.raises(NodeError, match=reason):
+    with NodeClient(answering(reply)) as node, pytest.raises(NodeError, match=reason):
         node.models()
 
 
@@ -104,7 +104,7 @@ def test_what_is_no_node_is_told(answering: Answering, reply: bytes, reason: str
 def test_a_stream_that_does_not_end_well_is_an_error(
     answering: Answering, stream: bytes, reason: str
 ) -> None:
-    with Node(answering(OK + stream)) as node, node.ask("hi", "any") as reply:
+    with NodeClient(answering(OK + stream)) as node, node.ask("hi", "any") as reply:
         texts = iter(reply)
         with pytest.raises(NodeError, match=reason):
             list(texts)
@@ -112,7 +112,7 @@ def test_a_stream_that_does_not_end_well_is_an_error(
 
 def test_an_error_keeps_its_code(answering: Answering) -> None:
     stream = b'data: {"error": {"message": "peer-b is gone", "code": "closed"}}\n\n'
-    with Node(answering(OK + stream)) as node, node.ask("hi", "any") as reply:
+    with NodeClient(answering(OK + stream)) as node, node.ask("hi", "any") as reply:
         texts = iter(reply)
         with pytest.raises(NodeError) as caught:
             next(texts)
@@ -121,7 +121,7 @@ def test_an_error_keeps_its_code(answering: Answering) -> None:
 
 def test_an_error_of_the_reader_is_not_blamed_on_the_node(served: Served) -> None:
     def read() -> None:
-        with Node(str(served.socket)) as node, node.ask("hi") as reply:
+        with NodeClient(str(served.socket)) as node, node.ask("hi") as reply:
             for _ in reply:
                 raise ValueError("mine")
 

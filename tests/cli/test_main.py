@@ -56,6 +56,7 @@ def test_what_went_wrong_is_one_message(cli: Cli) -> None:
         (["ask", "--temperature", "hot", "hi"], "Invalid value for '--temperature'"),
         (["ask", "--max-tokens", "0", "hi"], "Invalid value for '--max-tokens'"),
         (["ask", "--raw", "--system", "Be kind.", "hi"], "--raw has no place for --system"),
+        (["swarm", "ask", "--raw", "--system", "Be kind.", "hi"], "--raw has no place for --system"),
         (["ask"], "write a PROMPT, or pipe one in"),
         (["swarm", "up", "--cuts", "a,b"], "--cuts a,b: write numbers with commas"),
         (["swarm", "up", "--dtype", "f8"], "Invalid value for '--dtype'"),

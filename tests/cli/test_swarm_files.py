@@ -10,7 +10,7 @@ import pytest
 
 from intelnav.cli.swarm_files import MARK, Member, Swarm, default_root, locked, node_states
 from intelnav.domain.errors import ConfigError
-from tests.cli.conftest import wait_until
+from tests.waiting import until
 
 WAIT = "import signal; signal.pause()"
 LEAVE_A_WORKER = (
@@ -87,7 +87,7 @@ def test_another_program_with_the_pid_is_not_taken_for_the_node(member: Member, 
 
 def test_a_node_that_has_ended_but_is_not_yet_reaped_does_not_run(member: Member) -> None:
     with spawn("", member.config) as process:
-        wait_until(lambda: replace(member, pid=process.pid).processes() == [])
+        until(lambda: replace(member, pid=process.pid).processes() == [])
 
 
 def test_a_worker_that_outlived_its_node_is_seen(member: Member, leave: list[int]) -> None:

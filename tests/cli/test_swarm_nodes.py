@@ -8,10 +8,10 @@ import pytest
 
 from intelnav.cli import swarm_nodes
 from intelnav.cli.swarm_files import Member, Swarm, locked
-from intelnav.cli.swarm_nodes import Plan, cut, start, stop
+from intelnav.cli.swarm_nodes import Plan, layer_ranges, start, stop
 from intelnav.config import load
 from intelnav.domain.errors import ConfigError, IntelNavError
-from intelnav.store.cut import cut as cut_file
+from intelnav.store.cut import cut
 from tests.models import tiny_model
 
 
@@ -37,7 +37,7 @@ def running_below(root: Path) -> list[psutil.Process]:
     ],
 )
 def test_each_layer_has_one_node(model: Path, cuts: tuple[int, ...], nodes: int, ranges: str) -> None:
-    assert " ".join(map(str, cut(model, cuts, nodes))) == ranges
+    assert " ".join(map(str, layer_ranges(model, cuts, nodes))) == ranges
 
 
 @pytest.mark.parametrize(
@@ -53,20 +53,20 @@ def test_each_layer_has_one_node(model: Path, cuts: tuple[int, ...], nodes: int,
 )
 def test_cuts_that_cannot_be_are_refused(model: Path, cuts: tuple[int, ...], nodes: int, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        cut(model, cuts, nodes)
+        layer_ranges(model, cuts, nodes)
     assert reason in str(caught.value)
 
 
 def test_a_slice_is_no_model_to_cut(model: Path, tmp_path: Path) -> None:
-    (whole,) = cut(model, (), 1)
+    (whole,) = layer_ranges(model, (), 1)
     part = tmp_path / "part.gguf"
-    cut_file(model, type(whole)(0, 3), part, "b3-" + "a" * 52)
+    cut(model, type(whole)(0, 3), part, "b3-" + "a" * 52)
     with pytest.raises(ConfigError, match=r"holds layers 0..3 of 6: name a whole model"):
-        cut(part, (), 2)
+        layer_ranges(part, (), 2)
 
 
 def test_the_configs_tell_each_node_its_layers_and_the_entry_its_peers(model: Path, tmp_path: Path) -> None:
-    plan = Plan(model, cut(model, (2, 4), 0), "i8", "entry", 3)
+    plan = Plan(model, layer_ranges(model, (2, 4), 0), "i8", "entry", 3)
     entry, first, second = swarm_nodes._configured(tmp_path, plan)
     config = load(entry.config, {})
     assert (config.slices, config.network.listen, config.network.dtype) == ((), None, "i8")
@@ -94,7 +94,7 @@ def test_free_ports_are_not_those_that_the_kernel_gives_to_clients() -> None:
 def test_a_root_whose_sockets_would_have_too_long_a_path_is_refused(model: Path, tmp_path: Path) -> None:
     root = tmp_path / ("x" * 100)
     with locked(root), pytest.raises(ConfigError, match="write a shorter path"):
-        start(root, Plan(model, cut(model, (), 2)), lambda _: None)
+        start(root, Plan(model, layer_ranges(model, (), 2)), lambda _: None)
 
 
 def test_a_node_that_ends_at_its_start_takes_the_others_down(model: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_node_that_ends_at_its_start_takes_the_others_down(model: Path, tmp_pa
     with (tmp_path / "peer-1/lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(IntelNavError, match=r"(?s)peer-1 ended at its start:\n.*in use by another node"):
-            start(tmp_path, Plan(model, cut(model, (), 3), threads=1), reports.append)
+            start(tmp_path, Plan(model, layer_ranges(model, (), 3), threads=1), reports.append)
     assert reports[0].startswith("0 of 3 nodes are ready, loading entry (0..2)")
     assert Swarm.load(tmp_path) is None
     assert list(tmp_path.glob("*/control.sock")) == []
@@ -113,13 +113,15 @@ def test_a_node_that_ends_at_its_start_takes_the_others_down(model: Path, tmp_pa
 def test_a_slice_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     odd = tiny_model(tmp_path / "odd.gguf", blocks=2, extra={"attention.head_count": 3})
     with pytest.raises(IntelNavError, match=r"cannot load layers|ended at its start"):
-        start(tmp_path, Plan(odd, cut(odd, (), 2), threads=1), lambda _: None)
+        start(tmp_path, Plan(odd, layer_ranges(odd, (), 2), threads=1), lambda _: None)
     assert Swarm.load(tmp_path) is None
     assert running_below(tmp_path) == []
 
 
 def test_stopping_what_has_stopped_is_no_error(model: Path, tmp_path: Path) -> None:
-    swarm = Swarm(tmp_path, "m", tuple(swarm_nodes._configured(tmp_path, Plan(model, cut(model, (), 2)))))
+    swarm = Swarm(
+        tmp_path, "m", tuple(swarm_nodes._configured(tmp_path, Plan(model, layer_ranges(model, (), 2))))
+    )
     swarm.save()
     assert stop(swarm) == 0
     assert Swarm.load(tmp_path) is None

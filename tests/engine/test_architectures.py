@@ -62,10 +62,6 @@ VARIANTS = {
         blocks=3,
         options={"extra": {"attention.head_count_kv": [2, 2, 2], "feed_forward_length": [96] * 3}},
     ),
-    "olmo2": Variant("olmo2"),
-    "olmo2 without windows": Variant(
-        "olmo2", blocks=4, options={"extra": {"attention.sliding_window": None}}
-    ),
     "olmoe": Variant("olmoe"),
     "phi3": Variant("phi3"),
     "phi3 with rope factors": Variant("phi3", options={"rope_factors": True}),
@@ -176,7 +172,6 @@ def test_every_supported_architecture_is_proven() -> None:
     ("rules", "cuts"),
     [
         (Architecture("gemma3"), (1,)),
-        (Architecture("olmo2", own_head=True), (3,)),
         (Architecture("granite"), (2,)),
     ],
 )

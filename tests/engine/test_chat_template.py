@@ -46,6 +46,18 @@ def test_a_template_that_misbehaves_is_stopped(source: str) -> None:
         ChatTemplate(source, "", "").render([])
 
 
-def test_a_broken_template_says_what_to_do_instead() -> None:
-    with pytest.raises(EngineError, match="raw prompt"):
-        ChatTemplate("{% if %}", "", "")
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% if %}",
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+        "{{ " + "-" * 5000 + "x }}",
+        "{% if x %}" * 2000 + "{% endif %}" * 2000,
+        "{% for x in y %}" * 30 + "{% endfor %}" * 30,
+        "{{ " + "9" * 5000 + " }}",
+    ],
+    ids=["syntax", "parentheses", "signs", "conditions", "loops", "digits"],
+)
+def test_a_broken_template_says_what_to_do_instead(source: str) -> None:
+    with pytest.raises(EngineError, match=r"broken \(.+\): send it a raw prompt"):
+        ChatTemplate(source, "", "")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from intelnav.domain.errors import Code, ConfigError, EngineError, IntelNavError, PeerError
 from intelnav.domain.hidden import Dtype, HiddenState
 from intelnav.domain.slice import LayerRange
+from intelnav.engine.footprint import Footprint
 from intelnav.engine.interface import Forward, Output, SliceInfo, SliceSpec
 from intelnav.engine.link import (
     Frame,
@@ -25,7 +26,6 @@ from intelnav.engine.link import (
     unpack_load,
     unpack_output,
 )
-from intelnav.engine.probe import Footprint
 
 STATE = HiddenState(Dtype.F16, 2, 3, bytes(range(12)))
 

@@ -4,8 +4,9 @@ import psutil
 import pytest
 
 from intelnav.domain.errors import ConfigError, EngineError
+from intelnav.engine.footprint import Footprint
 from intelnav.engine.interface import Device
-from intelnav.engine.probe import Footprint, Gpu, check_memory, choose_gpus, choose_threads
+from intelnav.engine.probe import Gpu, check_memory, choose_gpus, choose_threads
 
 GIB = 2**30
 CUDA = Gpu("cuda", "Big", 8 * GIB, 1)

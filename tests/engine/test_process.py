@@ -172,8 +172,15 @@ async def test_the_text_side(engine: SliceProcess) -> None:
     assert prompt == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGABRT])
-async def test_a_worker_that_dies_fails_every_call_at_once(engine: SliceProcess, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [
+        (signal.SIGKILL, "SIGKILL"),
+        (signal.SIGABRT, "SIGABRT"),
+        (signal.SIGRTMIN + 1, str(signal.SIGRTMIN + 1)),
+    ],
+)
+async def test_a_worker_that_dies_fails_every_call_at_once(engine: SliceProcess, how: int, name: str) -> None:
     sequence = await engine.open(Sampling())
     # Stopped, it cannot answer before it is killed.
     os.kill(engine.pid, signal.SIGSTOP)
@@ -188,12 +195,37 @@ async def test_a_worker_that_dies_fails_every_call_at_once(engine: SliceProcess,
     os.kill(engine.pid, signal.SIGCONT)
     errors = await pending
     assert [type(error) for error in errors] == [EngineError] * 3
-    assert how.name in str(errors[0])
+    assert f"signal {name}" in str(errors[0])
     await engine.died.wait()
     assert engine.death == str(errors[0])
-    with pytest.raises(EngineError, match=how.name):
+    with pytest.raises(EngineError, match=name):
         await engine.open(None)
     engine.close(sequence)
+
+
+async def test_a_worker_is_stuck_for_as_long_as_it_owes_an_answer(engine: SliceProcess) -> None:
+    assert engine.stuck_for == 0
+    os.kill(engine.pid, signal.SIGSTOP)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.open, None)
+        await anyio.wait_all_tasks_blocked()
+        first = engine.stuck_for
+        assert first > 0
+        # Another call is no progress.
+        tasks.start_soon(engine.open, None)
+        await anyio.wait_all_tasks_blocked()
+        assert engine.stuck_for > first
+        os.kill(engine.pid, signal.SIGCONT)
+    assert engine.stuck_for == 0
+
+
+async def test_a_worker_that_is_given_up_keeps_the_first_reason(tiny: SliceSpec) -> None:
+    async with load_slice(tiny) as engine:
+        engine.fail("it hangs")
+        assert engine.died.is_set()
+        with pytest.raises(EngineError, match="it hangs"):
+            await engine.open(None)
+    assert engine.death == "it hangs"
 
 
 async def test_a_worker_ends_with_its_context(tiny: SliceSpec) -> None:

@@ -27,6 +27,12 @@ def test_every_encoding_is_finite_and_stable(rows: Rows, dtype: Dtype) -> None:
         assert np.array_equal(decode(encode(once, dtype)), once)
 
 
+@given(finite_rows, st.sampled_from(Dtype))
+def test_a_known_energy_changes_nothing(rows: Rows, dtype: Dtype) -> None:
+    energy = float(np.vdot(rows, rows))
+    assert bytes(encode(rows, dtype, energy).payload) == bytes(encode(rows, dtype).payload)
+
+
 @given(finite_rows)
 def test_f32_is_the_rows_themselves(rows: Rows) -> None:
     state = encode(rows, Dtype.F32)

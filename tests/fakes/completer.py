@@ -37,7 +37,7 @@ class CountingCompleter:
 
     length: int = 4
     size: int = 0
-    fail_open: IntelNavError | None = None
+    fail_open: Exception | None = None
     fail_after: tuple[int, IntelNavError] | None = None
     holds: dict[int, anyio.Event] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -157,6 +158,19 @@ def test_a_cut_that_fails_leaves_what_was_there(tiny: Path, tmp_path: Path) -> N
         cut(shortened, LayerRange(0, 2), target, CID)
     assert target.read_bytes() == b"as it was"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["short.gguf", "slice.gguf"]
+
+
+def test_a_cut_that_is_given_up_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    left: list[list[str]] = []
+
+    def give_up() -> None:
+        left.append([path.name for path in tmp_path.iterdir()])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut(tiny, LayerRange(0, 2), tmp_path / "slice.gguf", CID, give_up)
+    assert left == [[f".slice.gguf.{os.getpid()}.part"]]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_an_os_error(tiny: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,10 +8,27 @@ from intelnav.domain.errors import ContentError
 from intelnav.domain.slice import LayerRange
 from intelnav.store.cut import cut
 from intelnav.store.footprint import cache_bytes, weights_bytes
+from intelnav.store.gguf import ARRAY_HEAD, Value, ValueType, encode_header
+from intelnav.store.gguf_reader import read_header
 from intelnav.store.model_file import describe
 from tests.models import HEAD, KV_HEADS, tiny_model
 
 CID = "b3-" + "a" * 52
+
+
+def with_array(path: Path, key: str, items: list[Any]) -> Path:
+    """The model, with an array for a value of its metadata."""
+    header, data = read_header(path), path.read_bytes()
+    first = items[0] if items else 0
+    if isinstance(first, str):
+        text = b"".join(Value.text(item).raw for item in items)
+        value = Value(ValueType.ARRAY, ARRAY_HEAD.pack(ValueType.STRING, len(items)) + text)
+    else:
+        value = Value.array(ValueType.F32 if isinstance(first, float) else ValueType.I32, items)
+    start = header.tensors[0].offset
+    tensors = [replace(tensor, offset=tensor.offset - start) for tensor in header.tensors]
+    path.write_bytes(encode_header(header.metadata | {key: value}, tensors, header.alignment) + data[start:])
+    return path
 
 
 def test_weights_are_the_tensors_of_the_layers_and_their_ends(tiny: Path, tmp_path: Path) -> None:
@@ -50,6 +69,22 @@ def test_key_and_value_lengths_of_the_metadata_count(tmp_path: Path) -> None:
     extra = {"attention.key_length": 40, "attention.value_length": 24}
     model = describe(tiny_model(tmp_path / "m.gguf", extra=extra))
     assert cache_bytes(model, LayerRange(0, 1), 256, 1) == 2 * (40 + 24) * KV_HEADS * 256
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[], [1, 2], [float("nan")] * 6, [float("inf")] * 6, [2, 2, 2, 2, 2, -1], ["2"] * 6],
+    ids=["none", "too few", "NaN", "infinite", "negative", "text"],
+)
+@pytest.mark.parametrize("key", ["attention.head_count", "attention.head_count_kv"])
+def test_heads_that_are_no_number_for_each_layer_are_refused(
+    tmp_path: Path, key: str, numbers: list[Any]
+) -> None:
+    model = describe(with_array(tiny_model(tmp_path / "m.gguf"), f"llama.{key}", numbers))
+    with pytest.raises(ContentError, match=f"llama.{key} must hold 6 whole numbers"):
+        cache_bytes(model, LayerRange(0, 1), 256, 1)
+    with pytest.raises(ContentError, match=f"llama.{key} must hold 6 whole numbers"):
+        cut(model.path, LayerRange(0, 2), tmp_path / "slice.gguf", CID)
 
 
 def test_a_header_without_heads_is_refused(tmp_path: Path) -> None:

@@ -165,3 +165,16 @@ def test_any_mutation_of_a_manifest_is_refused(manifest: Manifest, data: st.Data
         return
     assert read.to_bytes() == mutated
     assert read.cid != manifest.cid
+
+
+def test_hashing_can_be_given_up_before_each_bundle(tiny: Path) -> None:
+    asked: list[bool] = []
+
+    def give_up() -> None:
+        asked.append(True)
+        if len(asked) == len(whole.bundles):
+            raise KeyboardInterrupt
+
+    whole = manifest_of(tiny)
+    with pytest.raises(KeyboardInterrupt):
+        manifest_of(tiny, give_up)

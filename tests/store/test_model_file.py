@@ -52,6 +52,14 @@ def test_a_slice_says_which_layers_of_which_model_it_holds(tiny: Path, tmp_path:
     assert not piece.has_tokenizer
 
 
+def test_a_slice_gives_itself_alone_and_a_whole_model_any_range_within(tiny: Path, tmp_path: Path) -> None:
+    cut(tiny, LayerRange(2, 5), tmp_path / "slice.gguf", CID)
+    whole, piece = describe(tiny), describe(tmp_path / "slice.gguf")
+    ranges = [LayerRange(0, 6), LayerRange(2, 5), LayerRange(2, 4), LayerRange(4, 7)]
+    assert [whole.can_give(layers) for layers in ranges] == [True, True, True, False]
+    assert [piece.can_give(layers) for layers in ranges] == [False, True, False, False]
+
+
 @pytest.mark.parametrize("name", [None, Value.text(""), Value.text("  ")], ids=["missing", "empty", "blank"])
 def test_a_model_without_a_name_is_unnamed(tiny: Path, tmp_path: Path, name: Value | None) -> None:
     assert describe(rewritten(tiny, tmp_path / "m.gguf", general__name=name)).name == "unnamed"

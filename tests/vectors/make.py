@@ -56,6 +56,12 @@ GOOD: dict[str, dict[str, Any]] = {
         },
     },
     "session_init with defaults for sampling": {**INIT, "layers": [22, 30], "next": None, "sampling": {}},
+    "session_init with a setting of sampling that is null": {
+        **INIT,
+        "layers": [22, 30],
+        "next": None,
+        "sampling": {"seed": 42, "top_p": None},
+    },
     "session_init with an engine class": {**INIT, "engine_class": "llama.cpp-cpu"},
     "session_init without addresses": {**INIT, "next": {"peer": PEER_B, "addresses": []}},
     "session_ack": {
@@ -148,6 +154,14 @@ BAD: dict[str, tuple[str, bytes | dict[Any, Any]]] = {
     "an address with a zero byte": (
         "bad_request",
         {**INIT, "next": {"peer": PEER_B, "addresses": ["a\0b:1"]}},
+    ),
+    "an address with an empty label": (
+        "bad_request",
+        {**INIT, "next": {"peer": PEER_B, "addresses": ["a..b:1"]}},
+    ),
+    "an address with a label of 64 characters": (
+        "bad_request",
+        {**INIT, "next": {"peer": PEER_B, "addresses": ["x" * 64 + ".example:1"]}},
     ),
     "a next hop without addresses": ("bad_request", {**INIT, "next": {"peer": PEER_B}}),
     "a temperature below 0": ("bad_request", {**INIT, "next": None, "sampling": {"temperature": -0.5}}),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from intelnav.domain.identity import Identity, PeerId
 from intelnav.wire.channel import Channel, Event
+from intelnav.wire.codec import MAX_MESSAGE
 
 DIALLER, ACCEPTOR = Identity(b"\x01" * 32), Identity(b"\x02" * 32)
 
@@ -14,9 +15,14 @@ def dialling(peer: PeerId = ACCEPTOR.peer) -> Channel:
     )
 
 
-def accepting() -> Channel:
+def accepting(max_message: int = MAX_MESSAGE) -> Channel:
     return Channel(
-        ACCEPTOR, None, static_private=b"\x05" * 32, ephemeral_private=b"\x06" * 32, agent="acceptor"
+        ACCEPTOR,
+        None,
+        static_private=b"\x05" * 32,
+        ephemeral_private=b"\x06" * 32,
+        agent="acceptor",
+        max_message=max_message,
     )
 
 
@@ -30,9 +36,9 @@ class Pair:
     right_events: list[Event]
 
 
-def connect(step: int = 2**20) -> Pair:
-    """Run the handshake, with at most `step` bytes at once."""
-    pair = Pair(dialling(), accepting(), [], [])
+def connect(step: int = 2**20, *, max_message: int = MAX_MESSAGE) -> Pair:
+    """Run the handshake, with at most `step` bytes at once; `max_message` is what the right side takes."""
+    pair = Pair(dialling(), accepting(max_message), [], [])
     for _ in range(2):
         pair.right_events += feed(pair.right, pair.left.outgoing(), step)
         pair.left_events += feed(pair.left, pair.right.outgoing(), step)

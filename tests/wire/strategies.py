@@ -36,8 +36,9 @@ spent = st.lists(u32, max_size=64).map(tuple)
 layers = st.tuples(st.integers(0, 999), st.integers(1, 999)).map(
     lambda pair: LayerRange(pair[0], pair[0] + pair[1])
 )
+labels = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=63)
 hosts = st.one_of(
-    st.text(string.ascii_lowercase + string.digits + ".-", min_size=1, max_size=253),
+    st.lists(labels, min_size=1, max_size=3).map(".".join),
     st.ip_addresses(v=6).map(str),
 )
 addresses = st.builds(Address, hosts, st.integers(1, 65535))

@@ -1,4 +1,5 @@
 import tracemalloc
+from collections.abc import Callable
 
 import cbor2
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intelnav.domain.errors import Code, PeerError
+from intelnav.wire import cbor
 from intelnav.wire.cbor import MAX_HEAD, dump, dump_before_payload, load
 
 plain = st.recursive(
@@ -56,6 +58,54 @@ def test_damaged_maps_raise_only_a_peer_error(
         load(data[:at] + patch + data[at + len(patch) :])
     except PeerError as error:
         assert error.code is Code.BAD_REQUEST
+
+
+def outcome(read: Callable[..., object], *given: object) -> object:
+    try:
+        return read(*given)
+    except PeerError as error:
+        return str(error)
+
+
+def assert_both_ways_agree(data: bytes) -> None:
+    """What is read at once is what is read item by item, and nothing else is taken."""
+    if not data or not 0xA0 <= data[0] <= 0xB7:
+        return
+    count = data[0] - 0xA0
+    at_once = outcome(cbor._at_once, data, count)
+    if at_once is not None:
+        assert at_once == outcome(cbor._item_by_item, data, count)
+
+
+SPELLED = st.sampled_from([b"payload", b"\x67payload", b"\x78\x07payload", b"\x40", b"\x67payload\x40"])
+MESSAGES = st.builds(
+    lambda head, payload, rest: dump_before_payload(head, len(payload)) + payload + rest,
+    entries,
+    st.binary(max_size=40) | SPELLED,
+    st.just(b"") | SPELLED,
+) | entries.map(dump)
+
+
+@given(MESSAGES, st.integers(0, 2**16), st.binary(max_size=4) | SPELLED, st.integers(0, 8))
+def test_both_ways_of_reading_agree_on_damaged_maps(data: bytes, at: int, patch: bytes, cut: int) -> None:
+    assert_both_ways_agree(data)
+    at %= len(data)
+    assert_both_ways_agree(data[:at] + patch + data[at + cut :])
+
+
+@given(st.integers(0, 23), st.lists(SPELLED | st.binary(max_size=12), max_size=6))
+def test_both_ways_of_reading_agree_on_arbitrary_bytes(count: int, parts: list[bytes]) -> None:
+    assert_both_ways_agree(bytes([0xA0 + count]) + b"".join(parts))
+
+
+def test_each_token_s_messages_are_read_at_once() -> None:
+    head: dict[str, object] = {"kind": "token", "tokens": [1], "spent": [2, 3]}
+    assert cbor._at_once(dump(head), 3) == (head, None)
+    found = cbor._at_once(dump_before_payload(head, 3) + b"abc", 4)
+    assert found is not None
+    assert found[0] == head
+    assert found[1] is not None
+    assert bytes(found[1]) == b"abc"
 
 
 def test_every_tag_is_refused_wherever_it_stands() -> None:

@@ -39,6 +39,16 @@ def test_no_address_of_ours_is_refused_by_a_peer(address: object) -> None:
     assert fields.ADDRESSES.read([str(address)]) == (address,)
 
 
+def test_a_sampling_setting_that_is_null_is_absent() -> None:
+    assert fields.SAMPLING.read({"seed": 7, "top_p": None}) == fields.SAMPLING.read({"seed": 7})
+
+
+@pytest.mark.parametrize("host", ["a..b", ".", "..", ".a", "x" * 64, "x" * 64 + ".example"])
+def test_a_host_name_that_cannot_be_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="is no address"):
+        fields.ADDRESSES.read([f"{host}:1"])
+
+
 def test_true_is_not_one() -> None:
     with pytest.raises(ValueError, match="whole number"):
         fields.U32.read(True)

@@ -10,7 +10,7 @@ from intelnav.domain.hidden import Dtype, HiddenState
 from intelnav.domain.identity import Identity, PeerId
 from intelnav.wire.channel import Channel, Established
 from intelnav.wire.codec import decode, encode
-from intelnav.wire.messages import Hello, Unknown
+from intelnav.wire.messages import Unknown
 from intelnav.wire.noise import Handshake
 from tests.vectors.files import read_vectors
 
@@ -101,11 +101,7 @@ def test_what_each_side_writes() -> None:
     assert right.outgoing().hex() == NOISE["bytes"]["from_responder"][0]
     left.receive(bytes.fromhex(NOISE["bytes"]["from_responder"][0]))
     assert left.outgoing().hex() == NOISE["bytes"]["from_initiator"][1]
-    hello = decode(bytes.fromhex(NOISE["hello"]["from_initiator"]))
-    assert isinstance(hello, Hello)
-    assert right.receive(bytes.fromhex(NOISE["bytes"]["from_initiator"][1])) == [
-        Established(dialler.peer, hello)
-    ]
+    assert right.receive(bytes.fromhex(NOISE["bytes"]["from_initiator"][1])) == [Established(dialler.peer)]
     assert right.outgoing().hex() == NOISE["bytes"]["from_responder"][1]
 
 

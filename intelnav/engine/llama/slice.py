@@ -22,13 +22,12 @@ from intelnav.engine.llama.tap import Tap
 from intelnav.engine.probe import Gpu
 from intelnav.engine.sequences import Sequences, SequenceState
 from intelnav.engine.tensor import Rows
+from intelnav.store.footprint import CELLS
+from intelnav.store.gguf import padded
 
 # The largest sum of squares in one forward's hidden states: far above what a real model computes, and short of where
 # float32 overflows in a norm. A peer that sends more could leave infinities in a cache, to outlast its session.
 MAX_ENERGY = 1e36
-
-# llama.cpp gives each stream of its cache a multiple of this many cells.
-_CELLS = 256
 
 Result = Output | PeerError | EngineError
 
@@ -74,7 +73,9 @@ class LlamaSlice:
         for forward in sorted(batch, key=lambda forward: forward.sequence):
             try:
                 state = self._sequences.check(forward)
-                rows = None if forward.hidden is None else _finite(tensor.decode(forward.hidden))
+                rows = None if forward.hidden is None else tensor.decode(forward.hidden)
+                if rows is not None:
+                    _energy(rows)
                 if forward.truncate_to is not None:
                     self._truncate(forward.sequence, state, forward.truncate_to)
             except (PeerError, EngineError) as error:
@@ -114,7 +115,8 @@ class LlamaSlice:
             start = index * forward.rows
             try:
                 if rows is not None and forward.reply is not None:
-                    hidden = tensor.encode(_finite(rows[start : start + forward.rows]), forward.reply)
+                    own = rows[start : start + forward.rows]
+                    hidden = tensor.encode(own, forward.reply, _energy(own))
                     results[forward.sequence] = Output(hidden=hidden, micros=micros)
                 else:
                     results[forward.sequence] = Output(
@@ -174,7 +176,7 @@ class LlamaSlice:
     def _make_context(self, threads: int, offload: bool) -> int:
         params = llama.llama_context_default_params()
         params.n_seq_max = self.info.sessions
-        params.n_ctx = -(-self.info.context // _CELLS) * _CELLS * self.info.sessions
+        params.n_ctx = padded(self.info.context, CELLS) * self.info.sessions
         params.n_batch = params.n_ubatch = self.max_batch
         params.n_threads = params.n_threads_batch = threads
         # One stream of cells for each session: attention walks its own cells only.
@@ -220,10 +222,12 @@ class LlamaSlice:
         llama.llama_memory_clear(self._memory, True)
 
 
-def _finite(rows: Rows) -> Rows:
+def _energy(rows: Rows) -> float:
+    """The sum of the squares of `rows`; PeerError if it is too large, or no number."""
+    energy = float(np.vdot(rows, rows))
     # Written so that a NaN fails it, too.
-    if not np.vdot(rows, rows) <= MAX_ENERGY:
+    if not energy <= MAX_ENERGY:
         raise PeerError(
             Code.BAD_REQUEST, "the hidden states hold values that are not finite, or absurdly large"
         )
-    return rows
+    return energy
