@@ -133,7 +133,8 @@ class Entry:
                 if not refusals:
                     raise
                 codes = {refusal.code for refusal in refusals}
-                code = codes.pop() if len(codes) == 1 else Code.BUSY
+                # A hop's `bad_request` is no fault of whoever asked, which is what the code would say here.
+                code = codes.pop() if len(codes) == 1 and Code.BAD_REQUEST not in codes else Code.BUSY
                 raise PeerError(code, f"{error}; refused: {'; '.join(map(str, refusals))}") from None
             try:
                 return route, await stack.enter_async_context(self._rings.open(route, terms))

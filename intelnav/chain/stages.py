@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from intelnav.chain.interface import HopReport
-from intelnav.chain.ring import Ring
+from intelnav.chain.ring import HopError, Ring
 from intelnav.chain.route import RouteHop
+from intelnav.domain.errors import PeerError
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.identity import PeerId
 from intelnav.domain.sampling import Sampling
@@ -130,15 +131,20 @@ class Chain:
                 case Hidden(state=state):
                     output = Output(hidden=state)
         if self._head is not None:
-            output = await self._head.forward(
-                Forward(
-                    self._head.sequence,
-                    position,
-                    stop=self._head.layers.end,
-                    hidden=output.hidden,
-                    sample_from=sample_from,
-                )
+            forward = Forward(
+                self._head.sequence,
+                position,
+                stop=self._head.layers.end,
+                hidden=output.hidden,
+                sample_from=sample_from,
             )
+            try:
+                output = await self._head.forward(forward)
+            except PeerError as error:
+                if not self._route:
+                    raise
+                # What the head refuses came from the last hop.
+                raise HopError(error.code, self._route[-1], str(error)) from None
         return output.tokens[0] if output.tokens else None
 
     def reports(self) -> tuple[HopReport, ...]:

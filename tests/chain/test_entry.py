@@ -12,14 +12,14 @@ import pytest
 from intelnav.chain.entry import Entry, EntryModel
 from intelnav.chain.hop import HopService
 from intelnav.chain.interface import Ending, Piece, Request
-from intelnav.chain.ring import Rings
+from intelnav.chain.ring import HopError, Rings
 from intelnav.chain.traffic import Traffic
 from intelnav.domain.advert import Address, Advert
-from intelnav.domain.errors import Code, ConfigError, EngineError, PeerError
+from intelnav.domain.errors import Code, ConfigError, EngineError, IntelNavError, PeerError
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.identity import Identity, PeerId
 from intelnav.domain.slice import LayerRange
-from intelnav.engine.interface import SliceEngine
+from intelnav.engine.interface import Done, Forward, Output, SliceEngine
 from intelnav.engine.process import SliceProcess
 from intelnav.net.discovery import StaticDiscovery
 from intelnav.net.peers import Peers
@@ -170,6 +170,28 @@ async def test_a_hop_lost_while_answering_is_an_error_that_names_it(asking: Make
             await lost.peers.close()
             async for _ in answer:
                 pass
+    await nodes.idle()
+
+
+async def test_a_hop_that_sends_rubbish_to_a_kept_head_is_named(
+    asking: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = await asking("2..6", head="5..6")
+    host = nodes.hosts[0]
+    submit = host.engine.submit
+
+    def spoilt(forward: Forward, done: Done) -> None:
+        def spoil(outcome: Output | IntelNavError) -> None:
+            assert isinstance(outcome, Output)
+            assert outcome.hidden is not None
+            payload = b"\xff" * len(outcome.hidden.payload)
+            done(replace(outcome, hidden=replace(outcome.hidden, payload=payload)))
+
+        submit(forward, spoil)
+
+    monkeypatch.setattr(host.engine, "submit", spoilt)
+    with pytest.raises(HopError, match=host.peers.own.short):
+        await nodes.ask()
     await nodes.idle()
 
 

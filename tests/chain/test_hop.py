@@ -303,6 +303,26 @@ async def test_a_known_peer_that_sends_rubbish_loses_its_link_only(
     assert isinstance(await client.hears(), Token)
 
 
+async def test_a_session_that_ends_in_the_turn_in_which_it_opens_leaves_nothing(
+    client: Client, node: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = node.engine.open
+    left = asyncio.Event()
+
+    async def open_and_lose(sampling: Sampling | None) -> int:
+        sequence = await reserve(sampling)
+        # As when the worker's answer and the end of the link arrive together.
+        node.hops.on_lost(node.peers.links()[0])
+        left.set()
+        return sequence
+
+    monkeypatch.setattr(node.engine, "open", open_and_lose)
+    client.link.send(client.init(sid(1)))
+    async with asyncio.timeout(20):
+        await left.wait()
+    await is_empty(node)
+
+
 async def test_a_draining_node_refuses_and_ends(client: Client, node: Hosted) -> None:
     await client.open(sid(1))
     node.hops.end_all("leaving")
