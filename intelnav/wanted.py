@@ -10,6 +10,7 @@ from intelnav.controller.keeper import SliceKeeper, WantedSlice
 from intelnav.controller.ledger import MemoryLedger
 from intelnav.domain.advert import Advert
 from intelnav.domain.errors import ConfigError
+from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceSpec
 from intelnav.store.manifest import manifest_of
@@ -35,7 +36,7 @@ class Wanted:
     async def read(self) -> None:
         """Read and name every model file. Raises ConfigError with the key of what a file cannot give, ContentError."""
         for index, wanted in enumerate(self._config.slices):
-            self.hosted.append(await self._keeper(f"slices[{index}]", wanted.model, wanted.layers))
+            self.hosted.append(await self._keeper(f"slices[{index}]", _file(wanted.model), wanted.layers))
         for index, settings in enumerate(self._config.entry):
             self.entries.append(await self._entry(f"entry[{index}]", settings))
         for peer in self._config.network.peers:
@@ -65,13 +66,14 @@ class Wanted:
         return self.keepers[model, layers]
 
     async def _entry(self, key: str, settings: EntryConfig) -> EntryModel:
-        model, file = await self._model(settings.model)
-        front = await self._keeper(key, settings.model, settings.layers)
+        path = _file(settings.model)
+        model, file = await self._model(path)
+        front = await self._keeper(key, path, settings.layers)
         self.fronts.append(front)
         head = None
         if settings.head == "entry" and settings.layers.end < file.blocks:
             # The head rides on the last layer: llama.cpp loads no model without one (docs/adr/0003).
-            head = await self._keeper(key, settings.model, LayerRange(file.blocks - 1, file.blocks))
+            head = await self._keeper(key, path, LayerRange(file.blocks - 1, file.blocks))
         return EntryModel(
             model,
             settings.name,
@@ -83,7 +85,8 @@ class Wanted:
     async def _adverts(self, peer: PeerConfig) -> list[Advert]:
         slices: dict[str, list[LayerRange]] = {}
         for offer in peer.slices:
-            model = offer.model if isinstance(offer.model, str) else (await self._model(offer.model))[0]
+            cid = offer.model.value if offer.model.kind == "cid" else None
+            model = cid or (await self._model(_file(offer.model)))[0]
             slices.setdefault(model, []).append(offer.layers)
         return [Advert(peer.id, (peer.address,), model, tuple(ranges)) for model, ranges in slices.items()]
 
@@ -99,3 +102,12 @@ class Wanted:
 def _hashed(path: Path) -> str:
     """The CID of a whole model; a node that is told to stop does not wait for the end of it."""
     return manifest_of(path, from_thread.check_cancelled).cid
+
+
+def _file(model: ModelRef) -> Path:
+    """The file of a model that is named by its path."""
+    if model.kind != "path":
+        raise ConfigError(
+            f"model = {model}: this node reads models from files; write the path of a GGUF file"
+        )
+    return Path(model.value)

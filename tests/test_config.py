@@ -17,6 +17,7 @@ from intelnav.domain.advert import Address
 from intelnav.domain.errors import ConfigError
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.identity import PeerId
+from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 
 EXAMPLES = sorted(path for path in (Path(__file__).parents[1] / "config").iterdir() if path.is_file())
@@ -58,12 +59,15 @@ def test_text_becomes_values_of_the_domain(folder: Path) -> None:
           listen: "[::1]:7718"
           dtype: bf16
           peers:
-            - {{id: {PEER}, address: "10.0.0.2:7717", slices: [{{model: b3-{PEER}, layers: 15..30}}]}}
+            - id: {PEER}
+              address: "10.0.0.2:7717"
+              chunks: "10.0.0.2:7718"
+              slices: [{{model: b3-{PEER}, layers: 15..30}}]
         limits: {{idle_seconds: 2}}
         """,
     )
     assert config.data_dir == folder / "data"
-    assert config.slices[0].model == config.entry[0].model == folder / "m.gguf"
+    assert config.slices[0].model == config.entry[0].model == ModelRef("path", str(folder / "m.gguf"))
     assert config.slices[0].layers == LayerRange(8, 15)
     assert (config.entry[0].name, config.entry[0].head) == ("m", "entry")
     assert config.network.listen == Address("::1", 7718)
@@ -71,7 +75,8 @@ def test_text_becomes_values_of_the_domain(folder: Path) -> None:
     (peer,) = config.network.peers
     assert peer.id == PeerId(bytes(range(32)))
     assert peer.address == Address("10.0.0.2", 7717)
-    assert peer.slices[0].model == f"b3-{PEER}"
+    assert peer.slices[0].model == ModelRef("cid", f"b3-{PEER}")
+    assert peer.chunks == Address("10.0.0.2", 7718)
     assert config.limits.idle_seconds == 2
 
 
@@ -106,6 +111,67 @@ def test_an_alias_of_a_plain_value_is_allowed(folder: Path) -> None:
 def test_a_model_is_named_after_its_file(folder: Path, file: str, name: str) -> None:
     (folder / file).touch()
     assert read(folder, f"entry: [{{model: {file}, layers: 0..8}}]").entry[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "name"),
+    [
+        (f"b3-{PEER}", "cid", f"b3-{PEER}"),
+        ("qwen2.5-0.5b-instruct-q4_k_m", "name", "qwen2.5-0.5b-instruct-q4_k_m"),
+        ("https://models.example/a/Tiny.GGUF?download=true", "url", "tiny"),
+        ("hf://Qwen/Qwen2.5-3B-Instruct-GGUF/qwen2.5-3b.gguf", "hub", "qwen2-5-3b"),
+    ],
+)
+def test_a_model_need_not_be_a_file(folder: Path, model: str, kind: str, name: str) -> None:
+    (entry,) = read(folder, f"entry: [{{model: '{model}', layers: 0..8}}]").entry
+    assert (entry.model.kind, entry.model.value, entry.name) == (kind, model, name)
+
+
+def test_a_file_goes_before_a_name(folder: Path) -> None:
+    (folder / "tiny").touch()
+    config = read(folder, "slices: [{model: tiny, layers: 0..8}, {model: other, layers: 0..8}]")
+    assert [slice_.model for slice_ in config.slices] == [
+        ModelRef("path", str(folder / "tiny")),
+        ModelRef("name", "other"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "bytes_"),
+    [
+        ("20 GB", 20 * 10**9),
+        ("20GiB", 20 * 2**30),
+        ("1.5 kb", 1500),
+        ("2M", 2 * 10**6),
+        ("7", 7),
+        ("7 B", 7),
+        (12345, 12345),
+        ("none", None),
+        (None, None),
+    ],
+)
+def test_bytes_are_a_number_or_a_text_with_a_unit(written: object, bytes_: int | None, folder: Path) -> None:
+    config = read(folder, json.dumps({"store": {"max_bytes": written, "rate": written}}))
+    assert (config.store.max_bytes, config.store.rate) == (bytes_, bytes_)
+    if isinstance(written, str) and bytes_ is not None:
+        assert read(folder, f"store: {{rate: {written}/s}}").store.rate == bytes_
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", Address("127.0.0.1", 7718)),
+        ("network: {listen: 0.0.0.0:9000}", Address("0.0.0.0", 9001)),
+        ("network: {listen: 127.0.0.1:0}", Address("127.0.0.1", 0)),
+        ("network: {listen: none}", None),
+        ("store: {chunks: none}", None),
+        ("network: {listen: none}\nstore: {chunks: 10.0.0.2:80}", Address("10.0.0.2", 80)),
+    ],
+)
+def test_chunks_are_given_out_beside_where_peers_are_met(
+    folder: Path, text: str, address: Address | None
+) -> None:
+    assert read(folder, text).chunks == address
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -170,7 +236,7 @@ def test_variables_override_the_file(folder: Path) -> None:
     )
     assert (config.limits.sessions, config.limits.rows) == (4, 16)
     assert (config.role, config.backend.device, config.network.listen) == ("relay", "cpu", None)
-    assert config.entry[0].model == folder / "m.gguf"
+    assert config.entry[0].model == ModelRef("path", str(folder / "m.gguf"))
 
 
 def test_other_variables_are_left_alone() -> None:
@@ -208,7 +274,7 @@ def test_a_bad_variable_is_named(environ: dict[str, str], message: str) -> None:
         ("Role: host", "Role: unknown key; did you mean role?"),
         (
             "zzz: 1",
-            "zzz: unknown key; known here: role, data_dir, backend, slices, entry, network, api, limits, log",
+            "zzz: unknown key; known here: role, data_dir, backend, slices, entry, network, store, api, limits, log",
         ),
         ("3: 1", "3: a key must be a word"),
         ("data_dir: 5", "data_dir = 5: a path is wanted here"),
@@ -231,6 +297,19 @@ def test_a_bad_variable_is_named(environ: dict[str, str], message: str) -> None:
         ("slices: [{model: m.gguf}]", "slices[0].layers: is missing; write layers: 8..15"),
         ("slices: [{layers: 8..15}]", "slices[0].model: is missing; write model: ./model.gguf"),
         ("slices: [{model: no.gguf, layers: 8..15}]", "slices[0].model = 'no.gguf': there is no file /"),
+        ("slices: [{model: /m, layers: 8..15}]", "slices[0].model = '/m': there is no file /m; write"),
+        ("slices: [{model: ~/m, layers: 8..15}]", "slices[0].model = '~/m': there is no file /"),
+        ("slices: [{model: a b, layers: 8..15}]", "slices[0].model = 'a b': write a path, a URL, hf://"),
+        ("slices: [{model: 7, layers: 8..15}]", "slices[0].model = 7: a path is wanted here"),
+        ("slices: [{model: 'ftp://h/m', layers: 8..15}]", "a model is read from http://, https:// or hf://"),
+        ("slices: [{model: 'http://', layers: 8..15}]", "'http://' is no URL: write http(s)://HOST/PATH"),
+        ("slices: [{model: 'http://u:p@h/m', layers: 8..15}]", "a URL with a user, a password"),
+        ("slices: [{model: 'hf://Qwen/m.gguf', layers: 8..15}]", "is no file on the hub: write hf://OWNER/"),
+        ("slices: [{model: 'hf://a/../b', layers: 8..15}]", "is no file on the hub"),
+        (
+            f"slices: [{{model: b3-{PEER}, layers: 8..15}}, {{model: b3-{PEER}, layers: 14..16}}]",
+            "slices[1].layers = 14..16: overlaps slices[0], 8..15, of that model",
+        ),
         ("slices: [{model: ., layers: 8..15}]", "slices[0].model = '.': there is no file /"),
         ("slices: [{model: m.gguf, layers: 8-15}]", "'8-15' is no layer range: write START..END"),
         ("slices: [{model: m.gguf, layers: 15..8}]", "layers 15..8: the start must lie below the end"),
@@ -288,11 +367,37 @@ def test_a_bad_variable_is_named(environ: dict[str, str], message: str) -> None:
         ),
         (
             f"network: {{peers: [{{id: {PEER}, address: 'a:1', slices: [{{model: b3-x, layers: 0..1}}]}}]}}",
-            "network.peers[0].slices[0].model = 'b3-x': there is no file",
+            "network.peers[0].slices[0].model = 'b3-x': a CID is b3- and 52 characters",
         ),
         (
             "api: {listen: 127.0.0.1:7717}",
             "api.listen = 127.0.0.1:7717: network.listen has that address already",
+        ),
+        (
+            "store: {max_bytes: much}",
+            "store.max_bytes = 'much': write a number of bytes, for instance \"20 GB\"",
+        ),
+        ("store: {max_bytes: true}", "store.max_bytes = True: write a number of bytes"),
+        ("store: {max_bytes: 1.5}", "store.max_bytes = 1.5: write a number of bytes"),
+        ("store: {max_bytes: 0}", "store.max_bytes = 0: write a number from 1 to"),
+        ("store: {max_bytes: -5}", "store.max_bytes = -5: write a number from 1 to"),
+        ("store: {max_bytes: 99999999 TB}", "store.max_bytes = '99999999 TB': write a number from 1 to"),
+        ("store: {max_bytes: 20 GB/s}", "store.max_bytes = '20 GB/s': write a number of bytes"),
+        (
+            "store: {rate: fast}",
+            "store.rate = 'fast': write bytes per second, for instance \"10 MB/s\", or none",
+        ),
+        ("store: {rate: 0}", "store.rate = 0: write bytes per second"),
+        ("store: {chunks: here}", "store.chunks = 'here': 'here' is no address"),
+        (
+            "store: {chunks: 127.0.0.1:7717}",
+            "store.chunks = 127.0.0.1:7717: 127.0.0.1:7717 is network.listen already; write another port",
+        ),
+        ("api: {listen: 127.0.0.1:7718}", "store.chunks = auto: 127.0.0.1:7718 is api.listen already; write"),
+        ("network: {listen: a:65535}", "store.chunks = auto: there is no port above network.listen's; write"),
+        (
+            f"network: {{peers: [{{id: {PEER}, address: 'a:1', chunks: 'a:0'}}]}}",
+            "network.peers[0].chunks = 'a:0': port 0 cannot be dialled",
         ),
         ("limits: {sessions: 0}", "limits.sessions = 0: write a number from 1 on"),
         ("limits: {context: 64, rows: 65}", "limits.rows = 65: must not exceed limits.context, 64"),

@@ -18,6 +18,7 @@ from intelnav.config.schema import (
     PeerConfig,
     PeerSlice,
     SliceConfig,
+    StoreConfig,
 )
 from intelnav.config.text import Tree, read_file, read_yaml
 from intelnav.domain.errors import ConfigError
@@ -34,6 +35,7 @@ __all__ = [
     "PeerConfig",
     "PeerSlice",
     "SliceConfig",
+    "StoreConfig",
     "load",
 ]
 

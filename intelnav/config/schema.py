@@ -1,6 +1,5 @@
 """What a node can be told: the shape of its one file, frozen, in the domain's own types."""
 
-import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from intelnav.config.values import DataDir, Dialled, Layers, Listen, ModelFile, Peer, PeerModel
+from intelnav.config.values import Bytes, Chunks, DataDir, Dialled, Layers, Listen, Model, Peer, Rate
 from intelnav.domain.advert import Address
 from intelnav.domain.hidden import Dtype
+from intelnav.domain.model_ref import ModelRef, model_name
 
+MAX_PORT = 65535
 DATA_DIR = Path("~/.local/share/intelnav")
 
 
@@ -55,25 +56,24 @@ class BackendConfig(_Section):
 class SliceConfig(_Section):
     """A layer range of a model that this node hosts for others."""
 
-    model: ModelFile
+    model: Model
     layers: Layers
 
 
 class EntryConfig(_Section):
-    """A model that this node answers for; it runs `layers` itself. `name` defaults to that of the file."""
+    """A model that this node answers for; it runs `layers` itself. `name` defaults to one made from the model's."""
 
-    model: ModelFile
+    model: Model
     layers: Layers
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = ""
     head: Literal["tail", "entry"] = "tail"
 
     @model_validator(mode="before")
     @classmethod
-    def _name_from_file(cls, value: Any) -> Any:
+    def _name_from_model(cls, value: Any) -> Any:
         match value:
-            case {"model": str() | Path() as model} if value.get("name") is None:
-                name = re.sub(r"[^a-z0-9_]+", "-", Path(model).stem.lower()).strip("-_")
-                return {**value, "name": name[:128] or "model"}
+            case {"model": str() | Path() | ModelRef() as model} if value.get("name") is None:
+                return {**value, "name": model_name(str(model))}
         return value
 
     @model_validator(mode="after")
@@ -86,17 +86,18 @@ class EntryConfig(_Section):
 
 
 class PeerSlice(_Section):
-    """A layer range that a peer serves. `model` is a GGUF file here, or a CID (`str`)."""
+    """A layer range that a peer serves."""
 
-    model: PeerModel
+    model: Model
     layers: Layers
 
 
 class PeerConfig(_Section):
-    """A peer, where to dial it, and what it serves."""
+    """A peer, where to dial it, and what it serves. At `chunks` it gives out the bytes of its models over HTTP."""
 
     id: Peer
     address: Dialled
+    chunks: Dialled | None = None
     slices: Items[PeerSlice] = ()
 
 
@@ -106,6 +107,14 @@ class NetworkConfig(_Section):
     listen: Listen = Address("127.0.0.1", 7717)
     dtype: Dtype = Dtype.F16
     peers: Items[PeerConfig] = ()
+
+
+class StoreConfig(_Section):
+    """Models on disk. `rate` bounds downloads, in bytes per second; see `NodeConfig.chunks` for "auto"."""
+
+    max_bytes: Bytes = None
+    rate: Rate = None
+    chunks: Chunks = "auto"
 
 
 class ApiConfig(_Section):
@@ -143,6 +152,7 @@ class NodeConfig(_Section):
     slices: Items[SliceConfig] = ()
     entry: Items[EntryConfig] = ()
     network: NetworkConfig = NetworkConfig()
+    store: StoreConfig = StoreConfig()
     api: ApiConfig = ApiConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
@@ -151,6 +161,14 @@ class NodeConfig(_Section):
     def control_socket(self) -> Path:
         """Where the node's own HTTP API listens."""
         return self.data_dir / "control.sock"
+
+    @property
+    def chunks(self) -> Address | None:
+        """Where peers fetch models from this node. "auto": one port above `network.listen`; port 0 stays 0."""
+        if self.store.chunks != "auto":
+            return self.store.chunks
+        listen = self.network.listen
+        return listen and Address(listen.host, listen.port and listen.port + 1)
 
     @model_validator(mode="after")
     def _without_conflicts(self) -> Self:
@@ -166,11 +184,12 @@ class NodeConfig(_Section):
             yield "network.listen = none: peers cannot reach the slices; write HOST:PORT, or remove slices"
         if (listen := self.network.listen) is not None and listen.port and listen == self.api.listen:
             yield f"api.listen = {listen}: network.listen has that address already; write another port"
+        yield from self._chunk_conflicts()
         if self.limits.rows > self.limits.context:
             yield f"limits.rows = {self.limits.rows}: must not exceed limits.context, {self.limits.context}"
         for (i, one), (j, other) in combinations(enumerate(self.slices), 2):
             common = max(one.layers.start, other.layers.start) < min(one.layers.end, other.layers.end)
-            if common and one.model.resolve() == other.model.resolve():
+            if common and _same(one.model, other.model):
                 yield (
                     f"slices[{j}].layers = {other.layers}: overlaps slices[{i}], {one.layers}, of that model;"
                     " write ranges that share no layer"
@@ -181,3 +200,21 @@ class NodeConfig(_Section):
         for (i, left), (j, right) in combinations(enumerate(self.network.peers), 2):
             if left.id == right.id:
                 yield f"network.peers[{j}].id = {right.id}: is network.peers[{i}] already; join the two"
+
+    def _chunk_conflicts(self) -> Iterator[str]:
+        """Sentences about `store.chunks` beside the other addresses."""
+        written, chunks = self.store.chunks, self.chunks
+        if chunks is None:
+            return
+        if chunks.port > MAX_PORT:
+            yield f"store.chunks = {written}: there is no port above network.listen's; write HOST:PORT, or none"
+        for key, address in (("network.listen", self.network.listen), ("api.listen", self.api.listen)):
+            if chunks.port and chunks == address:
+                yield f"store.chunks = {written}: {chunks} is {key} already; write another port"
+
+
+def _same(one: ModelRef, other: ModelRef) -> bool:
+    """Whether two references name one model, as far as the config can tell: links to one file do."""
+    if one.kind == other.kind == "path":
+        return Path(one.value).resolve() == Path(other.value).resolve()
+    return one == other

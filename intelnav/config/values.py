@@ -4,18 +4,21 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, ValidationInfo
 
 from intelnav.domain.advert import Address
 from intelnav.domain.identity import PeerId
+from intelnav.domain.model_ref import ModelRef, looks_like_a_path
 from intelnav.domain.slice import LayerRange
 
 SOCKET_BYTES = 107
 """Longest path that a Unix socket can have, in bytes, on every Linux."""
 
-_CID = re.compile(r"b3-[a-z2-7]{52}")
+MAX_BYTES = 2**60
+_BYTES = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?([KMGT]i?)?B?", re.IGNORECASE)
+_POWERS = " kmgt"
 
 
 def _text(kind: type, parse: Callable[[str], object]) -> PlainValidator:
@@ -50,17 +53,41 @@ def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
         return False
 
 
-def _model_file(value: object, info: ValidationInfo) -> Path:
-    path = _path(value, info)
-    if not _is(path, Path.is_file):
-        raise ValueError(f"there is no file {str(path)[:200]}; write the path of a GGUF file")
-    return path
-
-
-def _peer_model(value: object, info: ValidationInfo) -> Path | str:
-    if isinstance(value, str) and _CID.fullmatch(value):
+def _model(value: object, info: ValidationInfo) -> ModelRef:
+    """A file that exists, or what a model can be called. Whether such a model is known turns out when it runs."""
+    if isinstance(value, ModelRef):
         return value
-    return _model_file(value, info)
+    if isinstance(value, str) and "://" in value:
+        return ModelRef.parse(value)
+    path = _path(value, info)
+    if _is(path, Path.is_file):
+        return ModelRef("path", str(path))
+    if isinstance(value, Path) or looks_like_a_path(str(value)):
+        raise ValueError(f"there is no file {str(path)[:200]}; write the path of a GGUF file")
+    return ModelRef.parse(str(value))
+
+
+def _bytes(value: object) -> int | None:
+    """A number of bytes: a whole number, or text such as "20 GB" (powers of 1000) or "20 GiB" (of 1024)."""
+    if value is None or value == "none":
+        return None
+    if isinstance(value, str) and (match := _BYTES.fullmatch(value.strip())):
+        unit = (match[2] or "").lower()
+        scale = (1024 if unit.endswith("i") else 1000) ** _POWERS.index(unit[:1] or " ")
+        value = round(float(match[1]) * scale)
+    if type(value) is not int:
+        raise ValueError('write a number of bytes, for instance "20 GB", or none')
+    if not 0 < value <= MAX_BYTES:
+        raise ValueError(f"write a number from 1 to {MAX_BYTES}, or none")
+    return value
+
+
+def _rate(value: object) -> int | None:
+    """Bytes a second, written as `_bytes` are, with or without `/s`."""
+    try:
+        return _bytes(value.strip().removesuffix("/s") if isinstance(value, str) else value)
+    except ValueError:
+        raise ValueError('write bytes per second, for instance "10 MB/s", or none') from None
 
 
 def _data_dir(value: object, info: ValidationInfo) -> Path:
@@ -97,7 +124,10 @@ Peer = Annotated[
 Dialled = Annotated[Address, _text(Address, _dialled), Field(examples=["192.0.2.7:7717"])]
 Listen = Annotated[Address | None, PlainValidator(_listen)]
 """TOML has no null, so that the word `none` stands for it."""
-ModelFile = Annotated[Path, PlainValidator(_model_file), Field(examples=["./model.gguf"])]
-PeerModel = Annotated[Path | str, PlainValidator(_peer_model), Field(examples=["./model.gguf"])]
-"""A GGUF file here, or the CID of a model, as `str`."""
+Chunks = Annotated[
+    Address | Literal["auto"] | None, PlainValidator(lambda v: v if v == "auto" else _listen(v))
+]
+Model = Annotated[ModelRef, PlainValidator(_model), Field(examples=["./model.gguf"])]
+Bytes = Annotated[int | None, PlainValidator(_bytes)]
+Rate = Annotated[int | None, PlainValidator(_rate)]
 DataDir = Annotated[Path, PlainValidator(_data_dir)]
