@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from intelnav.api.completions import Completions
 from intelnav.api.errors import ApiError
+from intelnav.api.models import Library, model_routes
 from intelnav.api.openai import ChatBody, TextBody
 from intelnav.chain.interface import Completer, ServedModel
 
@@ -25,8 +26,13 @@ Ready = Callable[[], tuple[bool, str]]
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa")
 
 
-def build_app(completer: Completer, status: Status, ready: Ready) -> Starlette:
-    """The application around a node's parts; `ready` says whether a question can be answered, or why not."""
+def build_app(
+    completer: Completer, status: Status, ready: Ready, library: Library | None = None
+) -> Starlette:
+    """The application around a node's parts; `ready` says whether a question can be answered, or why not.
+
+    Without a `library` there is nothing under `/models`.
+    """
 
     async def health(_: Request) -> Response:
         is_ready, reason = ready()
@@ -57,6 +63,7 @@ def build_app(completer: Completer, status: Status, ready: Ready) -> Starlette:
             Route("/v1/models/{id:path}", model),
             Route("/v1/chat/completions", Completions(completer, ChatBody), methods=["POST"]),
             Route("/v1/completions", Completions(completer, TextBody), methods=["POST"]),
+            *(model_routes(library) if library is not None else ()),
         ],
         middleware=[Middleware(NoForeignPages)],
         exception_handlers={404: _not_found, 405: _wrong_method, 500: _bug},

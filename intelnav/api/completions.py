@@ -17,7 +17,7 @@ MAX_BODY_BYTES = 1 << 20
 DRAIN_BYTES = 8 * MAX_BODY_BYTES
 BODY_SECONDS = 30
 
-_STREAM_HEADERS = [
+STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
@@ -111,7 +111,7 @@ async def _stream(body: Body, reply: Reply, answer: Answer, send: Send) -> None:
     async def put(data: bytes) -> None:
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
-    await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+    await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
     tokens: list[int] = []
     try:
         if reply.chat:

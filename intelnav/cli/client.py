@@ -111,6 +111,39 @@ class NodeClient:
             reply = self._client.get("/health")
             return None if reply.status_code == 200 else str(reply.json()["reason"])
 
+    def library(self) -> Json:
+        """The models that are on the node's machine, and those that can be had."""
+        with _translated(self.where):
+            return dict(_checked(self._client.get("/models")).json())
+
+    def remove(self, cid: str, layers: str | None) -> int:
+        """Remove a model of the library, or one slice of it; the number of bytes freed."""
+        with _translated(self.where):
+            path = f"/models/{cid}" + (f"/{layers}" if layers is not None else "")
+            return int(_checked(self._client.delete(path)).json()["freed_bytes"])
+
+    @contextmanager
+    def job(self, path: str, body: Json | None = None) -> Iterator[Iterator[Json]]:
+        """Start work on the node; the events tell how far it is, and the last one has its `result`.
+
+        Leaving the context early cancels the work.
+        """
+        with ExitStack() as stack:
+            with _translated(self.where):
+                lines = self._streamed(stack, path, body or {})
+            yield self._told(lines)
+
+    def _told(self, lines: Iterator[str]) -> Iterator[Json]:
+        with _translated(self.where):
+            yield from _events(lines)
+
+    def _streamed(self, stack: ExitStack, path: str, body: Json) -> Iterator[str]:
+        """The lines of an answer that is read while it comes, until `stack` is closed."""
+        response = stack.enter_context(self._client.stream("POST", path, content=json.dumps(body)))
+        if response.status_code != 200:
+            response.read()
+        return _checked(response).iter_lines()
+
     @contextmanager
     def ask(
         self, prompt: str | list[Json], model: str | None = None, **settings: float | None
@@ -124,10 +157,7 @@ class NodeClient:
             path, body["messages"] = "/v1/chat/completions", prompt
         with ExitStack() as stack:
             with _translated(self.where):
-                response = stack.enter_context(self._client.stream("POST", path, content=json.dumps(body)))
-                if response.status_code != 200:
-                    response.read()
-                lines = _checked(response).iter_lines()
+                lines = self._streamed(stack, path, body)
             yield Reply(self.where, lines)
 
 

@@ -13,6 +13,7 @@ from intelnav.api.app import build_app
 from intelnav.api.serve import serve
 from intelnav.domain.advert import Address
 from tests.fakes.completer import CountingCompleter
+from tests.fakes.library import ScriptedLibrary
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -23,13 +24,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 
 @dataclass(frozen=True)
 class Node:
-    """A served application, and a client on each of its sockets. It says the last of `readiness`."""
+    """A served application with its library, and a client on each of its sockets. It says the last of `readiness`."""
 
     socket: Path
     address: Address
     local: httpx.AsyncClient
     remote: httpx.AsyncClient
     readiness: list[tuple[bool, str]]
+    library: ScriptedLibrary
 
 
 Serving = Callable[[CountingCompleter], AbstractAsyncContextManager[Node]]
@@ -43,7 +45,10 @@ def serving(tmp_path: Path) -> Serving:
     async def run(completer: CountingCompleter) -> AsyncIterator[Node]:
         path = tmp_path / "control.sock"
         readiness = [(True, "")]
-        app = build_app(completer, status=lambda: {"peer": "me"}, ready=lambda: readiness[-1])
+        library = ScriptedLibrary()
+        app = build_app(
+            completer, status=lambda: {"peer": "me"}, ready=lambda: readiness[-1], library=library
+        )
         async with anyio.create_task_group() as group:
 
             async def start(*, task_status: anyio.abc.TaskStatus[Address | None]) -> None:
@@ -55,7 +60,7 @@ def serving(tmp_path: Path) -> Serving:
                 httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=10) as local,
                 httpx.AsyncClient(base_url=f"http://{address}", timeout=10) as remote,
             ):
-                yield Node(path, address, local, remote, readiness)
+                yield Node(path, address, local, remote, readiness, library)
             group.cancel_scope.cancel()
 
     return run

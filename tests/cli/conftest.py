@@ -16,6 +16,7 @@ from intelnav.api.app import build_app
 from intelnav.api.serve import serve
 from intelnav.domain.advert import Address
 from tests.fakes.completer import CountingCompleter
+from tests.fakes.library import ScriptedLibrary
 
 COMMAND = [sys.executable, "-m", "intelnav.cli.main"]
 
@@ -63,6 +64,7 @@ class Served:
 
     socket: Path
     completer: CountingCompleter = field(default_factory=CountingCompleter)
+    library: ScriptedLibrary = field(default_factory=ScriptedLibrary)
     address: Address | None = None
     _started: threading.Event = field(default_factory=threading.Event)
     _stop: anyio.Event = field(default_factory=anyio.Event)
@@ -72,7 +74,7 @@ class Served:
         anyio.run(self._serve)
 
     async def _serve(self) -> None:
-        app = build_app(self.completer, status=lambda: STATUS, ready=lambda: (True, ""))
+        app = build_app(self.completer, status=lambda: STATUS, ready=lambda: (True, ""), library=self.library)
         self._token = anyio.lowlevel.current_token()
         async with anyio.create_task_group() as tasks:
 
@@ -87,8 +89,12 @@ class Served:
     def wait_started(self) -> None:
         assert self._started.wait(10)
 
+    def set(self, event: anyio.Event) -> None:
+        """Set an event of the application's loop."""
+        anyio.from_thread.run_sync(event.set, token=self._token)
+
     def stop(self) -> None:
-        anyio.from_thread.run_sync(self._stop.set, token=self._token)
+        self.set(self._stop)
 
 
 @pytest.fixture
