@@ -1,13 +1,11 @@
 """What somebody sees who reads every byte between the nodes."""
 
-import socket
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -20,6 +18,7 @@ from intelnav.engine import tensor
 from intelnav.wire.codec import encode
 from intelnav.wire.messages import ForwardHidden
 from tests.sandbox import Sandbox, sandbox
+from tests.taps import Tap, tapped
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
@@ -27,67 +26,33 @@ pytestmark = pytest.mark.timeout(120)
 PROMPT = "My secret plan is to travel to Reykjavik on the ninth of November and"
 
 
-@dataclass
-class Tap:
-    """A TCP proxy in front of a node; `seen` holds every byte in either direction."""
-
-    target: tuple[str, int]
-    seen: list[bytes] = field(default_factory=list)
-    listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.listener.getsockname()[1]}"
-
-    def run(self) -> None:
-        while True:
-            try:
-                inner, _ = self.listener.accept()
-            except OSError:
-                return
-            outer = socket.create_connection(self.target)
-            for source, sink in ((inner, outer), (outer, inner)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                self.seen.append(data)
-                sink.sendall(data)
-        except OSError:
-            return
-        finally:
-            sink.close()
-
-
 @contextmanager
 def tapped_entry(swarm: Sandbox) -> Iterator[tuple[Sandbox, list[Tap]]]:
     """A second entry of the swarm that knows every peer by a tap's address only, and tells the peers the same."""
     members = swarm.swarm.members
     config = yaml.safe_load(members[0].config.read_text())
+    stack = ExitStack()
     taps = []
     for peer in config["network"]["peers"]:
         host, port = peer["address"].split(":")
-        taps.append(Tap((host, int(port))))
+        taps.append(stack.enter_context(tapped(host, int(port))))
         peer["address"] = taps[-1].address
-        threading.Thread(target=taps[-1].run, daemon=True).start()
     entry = replace(members[0], name="tapped", folder=members[0].folder.with_name("tapped"))
     config["data_dir"] = "./tapped"
     entry.config.write_text(yaml.safe_dump(config))
     with (
+        stack,
         entry.log.open("wb") as log,
         subprocess.Popen(
             [sys.executable, "-m", "intelnav.node", "--config", entry.config], stderr=log
         ) as process,
     ):
-        tapped = Sandbox(replace(swarm.swarm, members=(replace(entry, pid=process.pid), *members[1:])))
+        watched = Sandbox(replace(swarm.swarm, members=(replace(entry, pid=process.pid), *members[1:])))
         try:
-            _wait_ready(tapped, process, entry.log)
-            yield tapped, taps
+            _wait_ready(watched, process, entry.log)
+            yield watched, taps
         finally:
             process.terminate()
-            for tap in taps:
-                tap.listener.close()
 
 
 def _wait_ready(swarm: Sandbox, process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -116,8 +81,8 @@ def test_unencrypted_forwards_would_show_in_the_measure() -> None:
 
 
 def test_the_wire_shows_neither_prompt_nor_text_nor_activations(tmp_path: Path) -> None:
-    with sandbox(tmp_path / "s", dtype="f32") as swarm, tapped_entry(swarm) as (tapped, taps):
-        reply = tapped.complete(PROMPT, max_tokens=64)
+    with sandbox(tmp_path / "s", dtype="f32") as swarm, tapped_entry(swarm) as (watched, taps):
+        reply = watched.complete(PROMPT, max_tokens=64)
         wire = [b"".join(tap.seen) for tap in taps]
     assert len(reply.tokens) > 8
     for bytes_of_link in wire:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,11 +34,12 @@ class Discovery(Protocol):
 class EntryModel:
     """A model that this node answers for.
 
-    `front` and `head` give the engine that is loaded right now, or raise EngineError: a worker may have been
-    replaced since. `head` is given if the entry keeps norm, head and sampling; it runs the model's last layers.
+    `cid` gives the model's id, `front` and `head` the engine that is loaded right now, or they raise EngineError: the
+    model may still be on its way, and a worker may have been replaced since. `head` is given if the entry keeps norm,
+    head and sampling; it runs the model's last layer.
     """
 
-    id: str
+    cid: Callable[[], str]
     name: str
     dtype: Dtype
     front: Callable[[], SliceEngine]
@@ -59,7 +60,7 @@ class Entry:
         served = []
         for model in self._models:
             try:
-                served.append(ServedModel(model.id, model.name, model.front().info.context))
+                served.append(ServedModel(model.cid(), model.name, model.front().info.context))
             except EngineError:
                 continue
         return served
@@ -78,8 +79,11 @@ class Entry:
 
     def _find(self, name: str) -> EntryModel:
         for model in self._models:
-            if name in (model.id, model.name):
+            if name == model.name:
                 return model
+            with suppress(EngineError):
+                if name == model.cid():
+                    return model
         known = ", ".join(model.name for model in self._models) or "none: the config names no entry"
         raise ConfigError(f"model {name[:80]!r} is not served here; served: {known}")
 
@@ -88,7 +92,8 @@ class Entry:
     ) -> Chain:
         """Take sequences at home, then open a ring around the peers that refuse."""
         front = model.front()
-        head = None if model.head is None else model.head()
+        # A front that reaches to the end of the model has the head anyway.
+        head = None if model.head is None or front.info.is_tail else model.head()
         if len(prompt) >= front.info.context:
             raise PeerError(
                 Code.TOO_LONG,
@@ -110,7 +115,7 @@ class Entry:
         ring = None
         if front.info.layers.end < end:
             terms = Terms(
-                model.id,
+                model.cid(),
                 model.dtype,
                 front.info.width,
                 front.info.vocabulary,

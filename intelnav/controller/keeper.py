@@ -1,29 +1,25 @@
-"""Keeps one slice loaded: cut from the model if need be, started, and started again when its worker dies."""
+"""Keeps one slice loaded: put on disk if need be, started, and started again when its worker dies."""
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import anyio
-from anyio import from_thread, to_thread
+from anyio import to_thread
 
 from intelnav.controller.ledger import MemoryLedger
-from intelnav.domain.errors import ConfigError, ContentError, EngineError
+from intelnav.controller.shelf import Model, Shelf
+from intelnav.domain.errors import EngineError, IntelNavError
+from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.footprint import footprint
 from intelnav.engine.interface import SliceEngine, SliceSpec
 from intelnav.engine.process import SliceProcess, load_slice
-from intelnav.store.architectures import rules_of
-from intelnav.store.cut import cut
-from intelnav.store.model_file import ModelFile, describe
+from intelnav.net.progress import Progress
+from intelnav.store.model_file import describe
 
 log = logging.getLogger(__name__)
-
-State = Literal["pending", "cutting", "loading", "ready", "failed", "stopped"]
 
 # Seconds between tries: doubled each time up to the cap, and forgotten after a healthy while.
 FIRST_RETRY = 1.0
@@ -37,38 +33,61 @@ CHECK_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class WantedSlice:
-    """A slice that the config asks for. `source` is a GGUF with at least these layers, `model` its CID.
+    """A slice that the config asks for; `layers` None is the model's last one, wherever that is.
 
-    `room` says how to load it; its path is set by the keeper.
+    `name` is what to call the model until it is known. `room` says how to load the slice; path, and context if the
+    model was trained for less, are set by the keeper.
     """
 
-    model: str
+    model: ModelRef
     name: str
-    source: Path
-    layers: LayerRange
+    layers: LayerRange | None
     room: SliceSpec
 
 
 class SliceKeeper:
     """One wanted slice and what became of it; `run` keeps it loaded until it is cancelled.
 
-    The keepers of one node share a ledger. `slices` is the folder for what is cut; no other process writes there.
+    `state` is `pending`, `importing`, `fetching`, `loading`, `ready`, `failed` or `stopped`; `progress` has the figures
+    of what goes on, and stays after a fetch to tell how it went. The keepers of one node share shelf and ledger.
     """
 
-    def __init__(self, wanted: WantedSlice, slices: Path, ledger: MemoryLedger) -> None:
+    def __init__(self, wanted: WantedSlice, shelf: Shelf, ledger: MemoryLedger) -> None:
         self.wanted = wanted
-        self.state: State = "pending"
+        self.state = "pending"
         self.reason = ""
         self.failures = 0
-        self._slices = slices
+        self.progress: Progress | None = None
+        self.model: Model | None = None
+        self._shelf = shelf
         self._ledger = ledger
         self._engine: SliceEngine | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call the model."""
+        return self.model.name if self.model is not None else self.wanted.name
+
+    @property
+    def layers(self) -> LayerRange | None:
+        """Which layers; None for the last one of a model that is not known yet."""
+        if self.wanted.layers is None and self.model is not None:
+            return LayerRange(self.model.blocks - 1, self.model.blocks)
+        return self.wanted.layers
+
+    def __str__(self) -> str:
+        return f"layers {self.layers or '(the last)'} of {self.name}"
+
+    def cid(self) -> str:
+        """The model's id; raises EngineError while it is not known."""
+        if self.model is None:
+            raise self._missing()
+        return self.model.cid
 
     def engine(self) -> SliceEngine:
         """The loaded slice; raises EngineError that says why there is none."""
         if self._engine is None:
-            reason = f": {self.reason}" if self.reason else ""
-            raise EngineError(f"layers {self.wanted.layers} of {self.wanted.name} are {self.state}{reason}")
+            raise self._missing()
         return self._engine
 
     async def run(self) -> None:
@@ -77,36 +96,34 @@ class SliceKeeper:
             while True:
                 try:
                     await self._serve()
-                except (ConfigError, ContentError, EngineError, OSError) as error:
+                except (IntelNavError, OSError) as error:
                     self.failures += 1
                     self.state, self.reason = "failed", str(error)
                 pause = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self.failures - 1, 10))
-                log.warning(
-                    "layers %s of %s failed, next try in %g s: %s",
-                    self.wanted.layers,
-                    self.wanted.name,
-                    pause,
-                    self.reason,
-                )
+                log.warning("%s failed, next try in %g s: %s", self, pause, self.reason)
                 await anyio.sleep(pause)
         finally:
             self.state, self._engine = "stopped", None
 
     async def _serve(self) -> NoReturn:
         """Load the slice and offer it until its worker dies or hangs: EngineError then says how."""
-        self.state = "cutting"
-        model = await to_thread.run_sync(slice_file, self.wanted, self._slices, from_thread.check_cancelled)
+        self.state, self.progress = "pending", None
+        self.model = await self._shelf.find(self.wanted.model, self._note)
+        assert self.layers is not None
+        path = await self._shelf.put(self.model, self.layers, self._note)
         self.state = "loading"
-        spec = replace(self.wanted.room, path=model.path)
+        file = await to_thread.run_sync(describe, path)
+        room = self.wanted.room
+        spec = replace(room, path=path, context=min(room.context, file.context))
         try:
-            self._ledger.promise(self, footprint(model, spec))
+            self._ledger.promise(self, footprint(file, spec))
             async with load_slice(spec) as engine:
                 if "/cpu/" not in engine.info.engine_class and spec.gpu_layers < 0:
                     # All of it lies on a GPU.
                     self._ledger.refund(self)
                 ready_at = time.monotonic()
                 self._engine, self.state, self.reason = engine, "ready", ""
-                log.info("layers %s of %s are ready", self.wanted.layers, self.wanted.name)
+                log.info("%s are ready", self)
                 await _lost(engine)
                 # Not offered any more while what is left of the worker is ended.
                 self._engine, self.state, self.reason = None, "failed", engine.death
@@ -116,6 +133,12 @@ class SliceKeeper:
         finally:
             self._ledger.refund(self)
 
+    def _missing(self) -> EngineError:
+        return EngineError(f"{self} are {self.state}" + (f": {self.reason}" if self.reason else ""))
+
+    def _note(self, doing: str, progress: Progress | None) -> None:
+        self.state, self.progress = doing, progress
+
 
 async def _lost(engine: SliceProcess) -> None:
     """Return once the worker is dead, or hangs and is given up."""
@@ -124,25 +147,3 @@ async def _lost(engine: SliceProcess) -> None:
             await engine.died.wait()
         if engine.stuck_for > STUCK_SECONDS:
             engine.fail(f"the worker has owed an answer for more than {STUCK_SECONDS:g} s")
-
-
-def slice_file(wanted: WantedSlice, slices: Path, between: Callable[[], None]) -> ModelFile:
-    """The GGUF to load: the source itself if it holds just these layers, else a slice cut from it once.
-
-    `between` is called now and then during a cut, and may raise to give up. Raises what `cut` does.
-    """
-    source = describe(wanted.source)
-    rules_of(source.architecture)
-    if source.layers == wanted.layers:
-        return source
-    target = slices / wanted.model / f"{wanted.layers.start}-{wanted.layers.end}.gguf"
-    with suppress(ConfigError, ContentError):
-        found = describe(target)
-        if (found.model, found.layers) == (wanted.model, wanted.layers):
-            return found
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Left by a process that was killed at it.
-    for stale in target.parent.glob(f".{target.name}.*.part"):
-        stale.unlink()
-    cut(wanted.source, wanted.layers, target, wanted.model, between)
-    return describe(target)

@@ -88,7 +88,9 @@ async def asking(load: Load, cid: str) -> AsyncIterator[Callable[..., Awaitable[
             traffic.rings = rings = Rings(peers)
             tasks = await stack.enter_async_context(anyio.create_task_group())
             traffic.hops = HopService(peers, NothingHosted(), tasks, idle_seconds=300)
-            model = EntryModel(cid, "tiny", Dtype.F32, lambda: front, None if kept is None else lambda: kept)
+            model = EntryModel(
+                lambda: cid, "tiny", Dtype.F32, lambda: front, None if kept is None else lambda: kept
+            )
             discovery = StaticDiscovery([*extra, *(host.advert(cid) for host in hosts)])
             return Asking(Entry(peers.own, [model], discovery, rings), rings, peers, front, hosts)
 
