@@ -28,7 +28,8 @@ _MAX_PENALTY = 20_000.0
 _MIN_PENALTY = 1.0
 # The weight of what was known, against a new observation.
 _KEEP = 0.75
-# No honest round trip or row takes longer.
+# No honest round trip or forward takes less, or longer.
+_MIN_OBSERVED = 0.001
 _MAX_OBSERVED = 60_000.0
 _MAX_PEERS = 4096
 _MODELS_PER_PEER = 8
@@ -176,4 +177,4 @@ def _faded(seconds: float, half_life: float) -> float:
 
 
 def _can_be(milliseconds: float) -> bool:
-    return isfinite(milliseconds) and 0 < milliseconds <= _MAX_OBSERVED
+    return isfinite(milliseconds) and _MIN_OBSERVED <= milliseconds <= _MAX_OBSERVED

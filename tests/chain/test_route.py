@@ -15,6 +15,7 @@ from intelnav.domain.advert import Address, Advert
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import PeerId
 from intelnav.domain.slice import LayerRange
+from intelnav.wire.fields import MAX_HOPS
 
 ALL = LayerRange(8, 30)
 FRESH = Estimate()
@@ -218,10 +219,7 @@ def test_a_chain_has_no_more_hops_than_a_forward_can_pass() -> None:
         plan_route(ones, LayerRange(0, 80), expect=expecting(**near))
     route = plan_route([*ones, advert(90, "0..40")], LayerRange(0, 80), expect=expecting(**near))
     assert len(route.hops) == 41
-    assert (
-        len(plan_route(ones, LayerRange(0, search.MAX_HOPS), expect=expecting(**near)).hops)
-        == search.MAX_HOPS
-    )
+    assert len(plan_route(ones, LayerRange(0, MAX_HOPS), expect=expecting(**near)).hops) == MAX_HOPS
 
 
 def _covered(route: Route) -> list[int]:
