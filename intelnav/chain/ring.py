@@ -229,7 +229,7 @@ class Ring:
             self._fail(self._links.index(link), Code.CLOSED, "the connection was lost")
 
     def give_up(self, reason: str) -> None:
-        """End the session for want of an answer. Who is to blame is unknown: the last hop is named, all are suspects."""
+        """End the session for want of an answer. Who is to blame is unknown: the last hop is named, all are suspect."""
         self._fail(len(self._route) - 1, Code.TIMEOUT, reason, [hop.peer for hop in self._route])
 
     def refuse(self, code: Code, reason: str) -> HopError:
