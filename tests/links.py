@@ -15,11 +15,12 @@ from intelnav.wire.messages import Message
 
 @dataclass
 class Recorder:
-    """Keeps what happened on a node's links; `messages` and `lost` can be awaited. A test says what is `used`."""
+    """Keeps what happened on a node's links; the queues can be awaited. A test says what is `used`."""
 
     opened: list[Connection] = field(default_factory=list)
     messages: asyncio.Queue[tuple[Connection, Message]] = field(default_factory=asyncio.Queue)
     lost: asyncio.Queue[Connection] = field(default_factory=asyncio.Queue)
+    round_trips: asyncio.Queue[tuple[Connection, float]] = field(default_factory=asyncio.Queue)
     used: set[Connection] = field(default_factory=set)
 
     def on_open(self, link: Connection) -> None:
@@ -27,6 +28,10 @@ class Recorder:
 
     def on_message(self, link: Connection, message: Message) -> None:
         self.messages.put_nowait((link, message))
+
+    def on_round_trip(self, link: Connection) -> None:
+        assert link.round_trip is not None
+        self.round_trips.put_nowait((link, link.round_trip))
 
     def on_lost(self, link: Connection) -> None:
         self.lost.put_nowait(link)

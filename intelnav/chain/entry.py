@@ -4,9 +4,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from intelnav.chain.interface import Answer, Ending, FinishReason, Piece, Request, ServedModel, Timing
+from intelnav.chain.preview import preview
 from intelnav.chain.ring import HopError, Ring, Rings, Terms
 from intelnav.chain.route import RouteHop, plan_route
 from intelnav.chain.stages import Chain, LocalStage, sequence_of
@@ -20,13 +21,16 @@ from intelnav.engine.interface import SliceEngine
 
 # Context that a hop must have left for the answer if the request sets no limit.
 ANSWER_TOKENS = 256
+# After so many hops that refused, or so many seconds, an opening is given up. An attempt takes 15 s at most.
+OPENINGS = 16
+OPENING_SECONDS = 45.0
 
 
 class Discovery(Protocol):
     """Finds who serves a model: the peers of the config file now, the DHT later."""
 
     async def providers(self, model: str) -> list[Advert]:
-        """Adverts for the model with this CID, best first."""
+        """Adverts for the model with this CID."""
         ...
 
 
@@ -73,9 +77,21 @@ class Entry:
         prompt = await _tokens(model.front(), request)
         async with AsyncExitStack() as stack:
             chain = await self._open(stack, model, prompt, request)
+            stack.callback(self._learn, model.id, chain)
             yield await stack.enter_async_context(
                 aclosing(_generate(chain, model.front(), prompt, request, started))
             )
+
+    async def preview(self, name: str, count: int = 1) -> dict[str, Any]:
+        """The chains that a request for this model would take now; see `preview.preview`.
+
+        Raises ConfigError for an unknown model, EngineError if its front is not loaded.
+        """
+        model = self._find(name)
+        layers = _elsewhere(model.front(), None if model.head is None else model.head())
+        adverts = [] if layers is None else await self._discovery.providers(model.id)
+        adverts = [advert for advert in adverts if advert.peer != self._own]
+        return preview(adverts, layers, count, self._rings.book.estimates(model.id, time.monotonic()))
 
     def _find(self, name: str) -> EntryModel:
         for model in self._models:
@@ -110,10 +126,9 @@ class Entry:
         if head is not None:
             sequence = await stack.enter_async_context(sequence_of(head, request.sampling))
             last = LocalStage(head, sequence, head.info.layers)
-        end = front.info.blocks if head is None else head.info.layers.start
         route: tuple[RouteHop, ...] = ()
         ring = None
-        if front.info.layers.end < end:
+        if (layers := _elsewhere(front, head)) is not None:
             terms = Terms(
                 model.cid(),
                 model.dtype,
@@ -122,30 +137,53 @@ class Entry:
                 min(front.info.context, len(prompt) + (request.max_tokens or ANSWER_TOKENS)),
                 request.sampling if head is None else None,
             )
-            route, ring = await self._open_ring(stack, LayerRange(front.info.layers.end, end), terms)
+            route, ring = await self._open_ring(stack, layers, terms)
         return Chain(self._own, first, route, ring, last, model.dtype)
 
     async def _open_ring(
         self, stack: AsyncExitStack, layers: LayerRange, terms: Terms
     ) -> tuple[tuple[RouteHop, ...], Ring]:
+        """Open the cheapest chain. A hop that refuses is replaced, or the chain is planned anew without it."""
         adverts = await self._discovery.providers(terms.model)
+        started = time.monotonic()
+        expect = self._rings.book.estimates(terms.model, started)
         avoid = {self._own}
         refusals: list[HopError] = []
+        route = plan_route(adverts, layers, avoid, expect)
         while True:
             try:
-                route = plan_route(adverts, layers, avoid)
-            except PeerError as error:
-                if not refusals:
-                    raise
-                codes = {refusal.code for refusal in refusals}
-                # A hop's `bad_request` is no fault of whoever asked, which is what the code would say here.
-                code = codes.pop() if len(codes) == 1 and Code.BAD_REQUEST not in codes else Code.BUSY
-                raise PeerError(code, f"{error}; refused: {'; '.join(map(str, refusals))}") from None
-            try:
-                return route, await stack.enter_async_context(self._rings.open(route, terms))
+                return route.hops, await stack.enter_async_context(self._rings.open(route.hops, terms))
             except HopError as error:
-                avoid.add(error.peer)
                 refusals.append(error)
+                avoid.add(error.peer)
+            if len(refusals) == OPENINGS or time.monotonic() - started > OPENING_SECONDS:
+                raise _refused(f"no chain over layers {layers} could be opened", refusals)
+            try:
+                route = route.replacing(refusals[-1].peer, avoid) or plan_route(
+                    adverts, layers, avoid, expect
+                )
+            except PeerError as error:
+                raise _refused(str(error), refusals) from None
+
+    def _learn(self, model: str, chain: Chain) -> None:
+        """Note how long each hop says that it took for a token."""
+        now = time.monotonic()
+        for report in chain.reports():
+            if (peer := PeerId.parse(report.peer)) != self._own:
+                self._rings.book.computed(peer, model, report.milliseconds, len(report.layers), now)
+
+
+def _elsewhere(front: SliceEngine, head: SliceEngine | None) -> LayerRange | None:
+    """The layers that other peers have to run."""
+    end = front.info.blocks if head is None else head.info.layers.start
+    return LayerRange(front.info.layers.end, end) if front.info.layers.end < end else None
+
+
+def _refused(problem: str, refusals: Sequence[HopError]) -> PeerError:
+    codes = {refusal.code for refusal in refusals}
+    # A hop's `bad_request` is no fault of whoever asked, which is what the code would say here.
+    code = codes.pop() if len(codes) == 1 and Code.BAD_REQUEST not in codes else Code.BUSY
+    return PeerError(code, f"{problem}; refused: {'; '.join(map(str, refusals))}")
 
 
 async def _tokens(front: SliceEngine, request: Request) -> list[int]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import anyio
 
+from intelnav.chain.peerbook import PeerBook
 from intelnav.chain.route import RouteHop
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.hidden import Dtype, HiddenState
+from intelnav.domain.identity import PeerId
 from intelnav.domain.sampling import Sampling
 from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
@@ -50,17 +52,22 @@ class Terms:
 
 
 class HopError(PeerError):
-    """A hop refused or was lost; `peer` says which one."""
+    """A hop refused or was lost; `peer` says which one. `suspects` are all that may be to blame."""
 
-    def __init__(self, code: Code, hop: RouteHop, reason: str) -> None:
+    def __init__(self, code: Code, hop: RouteHop, reason: str, suspects: Sequence[PeerId] = ()) -> None:
         super().__init__(code, f"peer {hop.peer.short} (layers {hop.layers}): {reason}")
         self.peer = hop.peer
+        self.suspects = tuple(suspects) or (hop.peer,)
 
 
 class Rings:
-    """All rings that this node has open; takes the messages that are meant for an entry."""
+    """All rings that this node has open; takes the messages that are meant for an entry.
+
+    `book` has what was observed of the peers that could be hops; who failed a ring is noted there.
+    """
 
     def __init__(self, peers: Peers) -> None:
+        self.book = PeerBook()
         self._peers = peers
         self._open: dict[bytes, Ring] = {}
 
@@ -75,6 +82,11 @@ class Rings:
         """Take an answer of a hop; one for a session that is over falls away."""
         if (ring := self._open.get(message.session)) is not None:
             ring.on_message(link, message)
+
+    def on_round_trip(self, link: Connection) -> None:
+        """Note how far away a peer is."""
+        if link.round_trip is not None:
+            self.book.measured(link.peer, link.round_trip * 1000, time.monotonic())
 
     def on_lost(self, link: Connection) -> None:
         """Tell the rings that used this link."""
@@ -108,10 +120,16 @@ class Rings:
         finally:
             del self._open[ring.session]
             ring.close()
+            if ring.failure is not None:
+                for peer in ring.failure.suspects:
+                    self.book.failed(peer, ring.failure.code, time.monotonic())
 
 
 class Ring:
-    """One open session over a route. Forwards go to the first hop; replies come from the last one, in order."""
+    """One open session over a route. Forwards go to the first hop; replies come from the last one, in order.
+
+    `failure` is what ended it, if a hop did.
+    """
 
     def __init__(self, session: bytes, peers: Peers, route: Sequence[RouteHop], terms: Terms) -> None:
         self.session = session
@@ -123,7 +141,7 @@ class Ring:
         self._rules: EntrySession | None = None
         self._replies: deque[Token | Hidden] = deque()
         self._wake = asyncio.Event()
-        self._error: PeerError | None = None
+        self.failure: HopError | None = None
         self.waiting_since: float | None = None
         self.max_rows = 0
         self.context = 0
@@ -142,12 +160,10 @@ class Ring:
                     self._init(index)
                 acks = await asyncio.gather(*self._acks)
         except TimeoutError:
-            raise HopError(
-                Code.TIMEOUT, self._route[self._late()], f"no answer within {OPEN_SECONDS:g} s"
-            ) from None
-        if self._error is not None:
+            raise self._fail(self._late(), Code.TIMEOUT, f"no answer within {OPEN_SECONDS:g} s") from None
+        if self.failure is not None:
             # A hop that had acknowledged failed while the others still opened.
-            raise self._error
+            raise self.failure
         self.max_rows = min(ack.max_rows for ack in acks)
         self.context = min(ack.context for ack in acks)
         self._rules = EntrySession(
@@ -213,8 +229,12 @@ class Ring:
             self._fail(self._links.index(link), Code.CLOSED, "the connection was lost")
 
     def give_up(self, reason: str) -> None:
-        """End the session for want of an answer; which hop is to blame is not known, so the last one is named."""
-        self._fail(len(self._route) - 1, Code.TIMEOUT, reason)
+        """End the session for want of an answer. Who is to blame is unknown: the last hop is named, all are suspect."""
+        self._fail(len(self._route) - 1, Code.TIMEOUT, reason, [hop.peer for hop in self._route])
+
+    def refuse(self, code: Code, reason: str) -> HopError:
+        """End the session because what the last hop sent is of no use; returns what to raise."""
+        return self._fail(len(self._route) - 1, code, reason)
 
     def _late(self) -> int:
         """Which hop an opening that takes too long waits for: the first unreached, else the first that is silent."""
@@ -222,18 +242,20 @@ class Ring:
         silent = [index for index, ack in enumerate(self._acks) if ack.cancelled() or not ack.done()]
         return (unreached or silent or [len(self._route) - 1])[0]
 
-    def _fail(self, index: int, code: Code, reason: str) -> None:
-        self._error = self._error or HopError(code, self._route[index], reason)
+    def _fail(self, index: int, code: Code, reason: str, suspects: Sequence[PeerId] = ()) -> HopError:
+        """The session is over; of several failures the first one counts, and is returned."""
+        self.failure = self.failure or HopError(code, self._route[index], reason, suspects)
         for ack in self._acks:
             if not ack.done():
-                ack.set_exception(self._error)
+                ack.set_exception(self.failure)
                 # It is raised once; asyncio would complain about the others.
                 ack.exception()
         self._wake.set()
+        return self.failure
 
     async def _until_woken(self) -> None:
-        if self._error is not None:
-            raise self._error
+        if self.failure is not None:
+            raise self.failure
         self._wake.clear()
         self.waiting_since = time.monotonic()
         await self._wake.wait()
@@ -244,7 +266,7 @@ class Ring:
         try:
             self._links[index] = await self._peers.connect(hop.peer, hop.addresses)
         except PeerError as error:
-            raise HopError(error.code, hop, str(error)) from None
+            raise self._fail(index, error.code, str(error)) from None
 
     def _init(self, index: int) -> None:
         route, terms, link = self._route, self._terms, self._links[index]

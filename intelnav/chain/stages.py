@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from intelnav.chain.interface import HopReport
-from intelnav.chain.ring import HopError, Ring
+from intelnav.chain.ring import Ring
 from intelnav.chain.route import RouteHop
 from intelnav.domain.errors import PeerError
 from intelnav.domain.hidden import Dtype
@@ -141,10 +141,10 @@ class Chain:
             try:
                 output = await self._head.forward(forward)
             except PeerError as error:
-                if not self._route:
+                if self._ring is None:
                     raise
                 # What the head refuses came from the last hop.
-                raise HopError(error.code, self._route[-1], str(error)) from None
+                raise self._ring.refuse(error.code, str(error)) from None
         return output.tokens[0] if output.tokens else None
 
     def reports(self) -> tuple[HopReport, ...]:

@@ -25,6 +25,10 @@ class Traffic:
             case _:
                 self.hops.on_message(link, message)
 
+    def on_round_trip(self, link: Connection) -> None:
+        """How far away a peer is matters to the chains that we plan."""
+        self.rings.on_round_trip(link)
+
     def on_lost(self, link: Connection) -> None:
         """A link is gone, and what depended on it with it."""
         self.rings.on_lost(link)

@@ -7,6 +7,7 @@ task switch.
 
 import asyncio
 import logging
+import os
 import time
 from typing import Protocol, cast
 
@@ -37,13 +38,20 @@ class Events(Protocol):
         """A valid message other than ping, pong or hello arrived."""
         ...
 
+    def on_round_trip(self, link: "Connection") -> None:
+        """A ping came back: `link.round_trip` is new."""
+        ...
+
     def on_lost(self, link: "Connection") -> None:
         """The connection is gone; called once, also when it never opened."""
         ...
 
 
 class Connection(asyncio.Protocol):
-    """A TCP connection that speaks the protocol; `peer` is proven once `opened` is done."""
+    """A TCP connection that speaks the protocol; `peer` is proven once `opened` is done.
+
+    `round_trip` is that of the last ping that came back, in seconds.
+    """
 
     def __init__(self, channel: Channel, events: Events) -> None:
         self._channel = channel
@@ -56,8 +64,11 @@ class Connection(asyncio.Protocol):
         self.bytes_sent = 0
         self.bytes_received = 0
         self.last_heard = time.monotonic()
+        self.last_pinged = 0.0
+        self.round_trip: float | None = None
         self.reason = "closed"
         self._unsent_replies = 0
+        self._asked: Ping | None = None
 
     @property
     def peer(self) -> PeerId:
@@ -86,8 +97,13 @@ class Connection(asyncio.Protocol):
         self._write(data)
 
     def ping(self) -> None:
-        """Ask for a sign of life; any whole message moves `last_heard`."""
-        self.send(Ping(0, 0))
+        """Ask for a sign of life, and time the answer; any whole message moves `last_heard`.
+
+        The nonce is random: a peer can seem further away than it is, never nearer.
+        """
+        self.last_pinged = time.monotonic()
+        self._asked = Ping(int.from_bytes(os.urandom(8), "big") >> 1, time.monotonic_ns())
+        self.send(self._asked)
 
     def close(self, reason: str) -> None:
         """Drop the connection at once."""
@@ -143,8 +159,12 @@ class Connection(asyncio.Protocol):
                 self.opened.set_result(peer)
             case Ping(nonce, at):
                 self.send(Pong(nonce, at))
-            case Pong():
-                pass
+            case Pong(nonce, at):
+                if self._asked == Ping(nonce, at):
+                    # Only the last ping counts, and only once.
+                    self._asked = None
+                    self.round_trip = (time.monotonic_ns() - at) / 1e9
+                    self._events.on_round_trip(self)
             case Unknown(kind, session):
                 if session is not None:
                     self.send(AbortSession(session, Code.UNSUPPORTED, f"unknown message kind {kind}"))

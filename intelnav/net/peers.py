@@ -24,6 +24,8 @@ DIAL_SECONDS = 5.0
 CONNECT_SECONDS = 10.0
 UNUSED_SECONDS = 60.0
 PING_SECONDS = 15.0
+# A link in use is measured this often, too.
+MEASURE_SECONDS = 60.0
 SILENCE_SECONDS = 45.0
 # Handshakes under way from outside; a flood of them pushes out its own oldest, never an open link.
 MAX_HANDSHAKES = 32
@@ -114,14 +116,14 @@ class Peers:
         return [link for links in self._links.values() for link in links]
 
     async def keep_alive(self) -> None:
-        """Ping quiet links, drop silent ones and dialled ones that nothing uses; runs until cancelled."""
+        """Ping links, drop silent ones and dialled ones that nothing uses; runs until cancelled."""
         while True:
             await anyio.sleep(PING_SECONDS)
             now = time.monotonic()
             for link in self.links():
                 if now - link.last_heard > SILENCE_SECONDS:
                     link.close("the peer went silent")
-                elif now - link.last_heard > PING_SECONDS:
+                elif now - link.last_heard > PING_SECONDS or now - link.last_pinged > MEASURE_SECONDS:
                     link.ping()
             for link, last_used in list(self._dialled.items()):
                 if self._traffic.uses(link):
@@ -151,10 +153,16 @@ class Peers:
         self._traffic.on_open(link)
         if len(links) > LINKS_PER_PEER:
             links[0].close("the peer opened more links than it needs")
+        if link in self._dialled:
+            link.ping()
 
     def on_message(self, link: Connection, message: Message) -> None:
         """Pass a message on."""
         self._traffic.on_message(link, message)
+
+    def on_round_trip(self, link: Connection) -> None:
+        """Pass a measurement on."""
+        self._traffic.on_round_trip(link)
 
     def on_lost(self, link: Connection) -> None:
         """Forget a link."""

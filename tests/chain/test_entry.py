@@ -1,18 +1,21 @@
 """The entry with real workers and real hops around it; the model is tiny and knows nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
 import pytest
 
-from intelnav.chain.entry import Entry, EntryModel
+from intelnav.chain.entry import OPENINGS, Entry, EntryModel
 from intelnav.chain.hop import HopService
 from intelnav.chain.interface import Ending, Piece, Request
-from intelnav.chain.ring import HopError, Rings
+from intelnav.chain.ring import HopError, Ring, Rings, Terms
+from intelnav.chain.route import RouteHop
 from intelnav.chain.traffic import Traffic
 from intelnav.domain.advert import Address, Advert
 from intelnav.domain.errors import Code, ConfigError, EngineError, IntelNavError, PeerError
@@ -147,6 +150,127 @@ async def test_a_peer_that_refuses_is_passed_over(asking: Make, expected: list[i
     assert ending.chain[2].peer == str(nodes.hosts[2].peers.own)
 
 
+async def test_who_refused_is_remembered_and_not_asked_again(
+    asking: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = await asking("2..4", "4..6", "4..6")
+    leaving, other = nodes.hosts[1], nodes.hosts[2]
+    leaving.hops.end_all("leaving")
+    asked: list[PeerId] = []
+    opening = nodes.rings.open
+
+    def noting(route: Sequence[RouteHop], terms: Terms) -> AbstractAsyncContextManager[Ring]:
+        asked.append(route[-1].peer)
+        return opening(route, terms)
+
+    monkeypatch.setattr(nodes.rings, "open", noting)
+    for _ in range(2):
+        await nodes.ask()
+    assert asked == [leaving.peers.own, other.peers.own, other.peers.own]
+    figures = nodes.rings.book.figures(leaving.peers.own, time.monotonic())
+    assert figures is not None
+    assert figures.failures == (Code.DRAINING,)
+
+
+async def test_answers_and_pings_tell_what_to_expect(asking: Make, cid: str) -> None:
+    nodes = await asking("2..4", "4..6")
+    _, _, ending = await nodes.ask()
+    expect = nodes.rings.book.estimates(cid, time.monotonic())
+    for host, report in zip(nodes.hosts, ending.chain[1:], strict=True):
+        figures = nodes.rings.book.figures(host.peers.own, time.monotonic())
+        assert figures is not None
+        assert figures.layers == {cid: pytest.approx(report.milliseconds / 2)}
+        assert figures.round_trip is not None
+        assert expect(host.peers.own).leg == pytest.approx(figures.round_trip / 2, rel=0.1)
+    assert nodes.rings.book.figures(nodes.peers.own, time.monotonic()) is None
+    told = await nodes.entry.preview("tiny")
+    hops = told["routes"][0]["hops"]
+    assert [hop["peer"] for hop in hops] == [str(host.peers.own) for host in nodes.hosts]
+    legs = sum(1.5 * expect(host.peers.own).leg for host in nodes.hosts)
+    computing = sum(report.milliseconds for report in ending.chain[1:])
+    assert told["routes"][0]["milliseconds"] == pytest.approx(legs + computing, rel=0.1, abs=0.2)
+
+
+async def test_a_near_peer_is_taken_before_a_far_one(asking: Make, cid: str) -> None:
+    nodes = await asking("2..6", "2..6")
+    for host, milliseconds in zip(nodes.hosts, (300.0, 3.0), strict=True):
+        nodes.rings.book.measured(host.peers.own, milliseconds, time.monotonic())
+    _, _, ending = await nodes.ask()
+    assert ending.chain[1].peer == str(nodes.hosts[1].peers.own)
+
+
+async def test_a_crowd_of_dead_peers_costs_a_bounded_number_of_attempts(asking: Make, cid: str) -> None:
+    dead = tuple(
+        Advert(PeerId(bytes([n]) * 32), (Address("127.0.0.1", 9),), cid, (LayerRange(2, 6),))
+        for n in range(100, 200)
+    )
+    nodes = await asking(extra=dead)
+    with pytest.raises(PeerError, match=r"no chain over layers 2\.\.6 could be opened; refused: ") as caught:
+        await nodes.ask()
+    assert str(caught.value).count("cannot be reached") == OPENINGS
+    assert len(nodes.rings.book) == OPENINGS
+    await nodes.idle()
+
+
+async def test_a_preview_names_chains_alternates_and_missing_layers(asking: Make, cid: str) -> None:
+    nodes = await asking("2..4", "4..6", "4..6")
+    told = await nodes.entry.preview("tiny", 3)
+    assert json.loads(json.dumps(told)) == told
+    assert (told["layers"], told["missing"], told["problem"]) == ("2..6", [], "")
+    (route,) = told["routes"]
+    first, second = route["hops"]
+    assert (first["layers"], second["layers"]) == ("2..4", "4..6")
+    assert first["addresses"] == [str(nodes.hosts[0].address)]
+    assert first["alternates"] == []
+    assert [other["peer"] for other in second["alternates"]] == [str(nodes.hosts[2].peers.own)]
+    assert route["milliseconds"] == pytest.approx(first["milliseconds"] + second["milliseconds"], abs=0.01)
+    with pytest.raises(ConfigError, match="served: tiny"):
+        await nodes.entry.preview("other")
+
+
+async def test_a_preview_without_a_chain_says_why(asking: Make) -> None:
+    told = await (await asking("2..4")).entry.preview("tiny")
+    assert told["missing"] == ["4..6"]
+    assert "hosts layers 4..6" in told["problem"]
+    assert told["routes"] == []
+
+
+async def test_a_model_that_is_all_here_needs_no_route(asking: Make, load: Load) -> None:
+    nodes = await asking()
+    whole = await load("0..6")
+    nodes.entry._models = [replace(nodes.entry._models[0], front=lambda: whole)]
+    assert await nodes.entry.preview("tiny") == {"layers": None, "missing": [], "problem": "", "routes": []}
+
+
+async def test_a_ring_that_falls_silent_makes_all_its_hops_suspects(
+    asking: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = await asking("2..4", "4..6")
+    monkeypatch.setattr(nodes.hosts[0].engine, "submit", lambda forward, done: None)
+    with pytest.raises(HopError, match="nothing came"):
+        async with nodes.entry.answer(Request("tiny", prompt=PROMPT)) as answer:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_give_up, nodes)
+                try:
+                    await anext(answer)
+                except HopError as error:
+                    silent = error
+            raise silent
+    for host in nodes.hosts:
+        figures = nodes.rings.book.figures(host.peers.own, time.monotonic())
+        assert figures is not None
+        assert figures.failures == (Code.TIMEOUT,)
+
+
+async def _give_up(nodes: Asking) -> None:
+    """What `watch_silence` does after two minutes."""
+    async with asyncio.timeout(10):
+        while not any(ring.waiting_since is not None for ring in nodes.rings._open.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    for ring in nodes.rings._open.values():
+        ring.give_up("nothing came")
+
+
 async def test_when_all_refuse_the_error_says_who_and_why(asking: Make) -> None:
     nodes = await asking("2..4", "4..6")
     nodes.hosts[1].hops.end_all("leaving")
@@ -195,6 +319,9 @@ async def test_a_hop_that_sends_rubbish_to_a_kept_head_is_named(
     with pytest.raises(HopError, match=host.peers.own.short):
         await nodes.ask()
     await nodes.idle()
+    figures = nodes.rings.book.figures(host.peers.own, time.monotonic())
+    assert figures is not None
+    assert figures.failures == (Code.BAD_REQUEST,)
 
 
 async def test_leaving_early_leaves_nothing_behind(asking: Make) -> None:

@@ -9,7 +9,7 @@ from intelnav.domain.identity import Identity
 from intelnav.net import connection
 from intelnav.net.connection import Connection
 from intelnav.wire.channel import Channel, Established
-from intelnav.wire.messages import ForwardHidden, Message, Ping, SessionClose
+from intelnav.wire.messages import ForwardHidden, Message, Ping, Pong, SessionClose
 from tests.links import Endpoint, MakeEndpoint
 
 pytestmark = pytest.mark.anyio
@@ -124,3 +124,48 @@ async def test_a_message_over_the_node_s_own_limit_closes_the_link(endpoint: Mak
     link = await a.peers.connect(b.identity.peer, [b.address])
     link.send(ForwardHidden(SESSION, 0, 0, HiddenState(Dtype.F16, 4, 1024, bytes(8192))))
     assert "over the limit of 4096" in (await lost(b)).reason
+
+
+async def round_trip(node: Endpoint) -> tuple[Connection, float]:
+    async with asyncio.timeout(10):
+        return await node.events.round_trips.get()
+
+
+async def test_a_dialled_link_is_measured_as_it_opens_and_with_every_ping(endpoint: MakeEndpoint) -> None:
+    a, b = await endpoint(), await endpoint()
+    link = await a.peers.connect(b.identity.peer, [b.address])
+    for _ in range(2):
+        measured, seconds = await round_trip(a)
+        assert measured is link
+        assert 0 < seconds < 10
+        assert link.round_trip == seconds
+        link.ping()
+    assert b.events.round_trips.empty()
+
+
+async def test_only_the_pong_of_the_last_ping_counts_and_only_once(node: Endpoint, raw_peer: RawPeer) -> None:
+    (link,) = node.peers.links()
+    link.ping()
+    (first,) = await read(raw_peer, 1)
+    link.ping()
+    (last,) = await read(raw_peer, 1)
+    assert isinstance(first, Ping)
+    assert isinstance(last, Ping)
+    assert first.nonce != last.nonce
+    # Guesses, an old one, one with a clock set forward to look near, the right one, and the right one again.
+    raw_peer.send(
+        Pong(0, 0), Pong(first.nonce, first.at), Pong(last.nonce, last.at + 1), Pong(first.nonce, last.at)
+    )
+    raw_peer.send(Pong(last.nonce, last.at), Pong(last.nonce, last.at), SessionClose(SESSION))
+    async with asyncio.timeout(10):
+        await node.events.messages.get()
+    assert node.events.round_trips.qsize() == 1
+    assert (await round_trip(node))[0] is link
+
+
+async def read(peer: RawPeer, count: int) -> list[object]:
+    heard: list[object] = []
+    async with asyncio.timeout(10):
+        while len(heard) < count:
+            heard += peer.channel.receive(await peer.reader.read(65536))
+    return heard

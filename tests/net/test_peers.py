@@ -252,6 +252,8 @@ async def test_bytes_that_are_no_message_are_no_sign_of_life(endpoint: MakeEndpo
     a, b = await endpoint(), await endpoint()
     link = await a.peers.connect(b.identity.peer, [b.address])
     other = b.events.opened[0]
+    async with asyncio.timeout(10):
+        await a.events.round_trips.get()
     heard, before = link.last_heard, link.bytes_received
     # The length of a frame that never comes.
     other._write(b"\x01\x00drip")
