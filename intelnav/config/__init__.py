@@ -17,6 +17,7 @@ from intelnav.config.schema import (
     NodeConfig,
     PeerConfig,
     PeerSlice,
+    SeedConfig,
     SliceConfig,
 )
 from intelnav.config.text import Tree, read_file, read_yaml
@@ -33,6 +34,7 @@ __all__ = [
     "NodeConfig",
     "PeerConfig",
     "PeerSlice",
+    "SeedConfig",
     "SliceConfig",
     "load",
 ]
