@@ -4,6 +4,7 @@ import typer
 
 from intelnav.cli.ask import ask
 from intelnav.cli.chat import chat
+from intelnav.cli.seeds import seeds
 from intelnav.cli.status import status
 from intelnav.cli.swarm import swarm
 from intelnav.domain.errors import IntelNavError
@@ -19,6 +20,7 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(chat)
 app.command()(status)
+app.add_typer(seeds, name="seeds")
 app.add_typer(swarm, name="swarm")
 
 
