@@ -91,7 +91,8 @@ class Daemon:
     def until_ready(self, seconds: float = 60) -> Json:
         """The status once each slice is loaded."""
         return self.until(
-            lambda status: all(part["state"] == "ready" for part in (*status["slices"], *status["entry"])), seconds
+            lambda status: all(part["state"] == "ready" for part in (*status["slices"], *status["entry"])),
+            seconds,
         )
 
     def ask(self, prompt: str, model: str, tokens: int) -> Json:

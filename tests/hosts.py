@@ -1,11 +1,12 @@
 """Nodes that host slices, reduced to their links and their hop service: real sockets, real workers, one process."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
 
+from intelnav.chain.contribution import Contribution
 from intelnav.chain.hop import HopService
 from intelnav.chain.ring import Rings
 from intelnav.chain.traffic import Traffic
@@ -31,9 +32,13 @@ class Hosted:
 
 @asynccontextmanager
 async def hosting(
-    slices: Mapping[str, SliceEngine], *, seed: int, idle_seconds: float = 300.0
+    slices: Mapping[str, SliceEngine],
+    *,
+    seed: int,
+    idle_seconds: float = 300.0,
+    contribution: Callable[[Peers], Contribution] | None = None,
 ) -> AsyncIterator[Hosted]:
-    """A node that hosts `slices`, by model; its key is made from `seed`."""
+    """A node that hosts `slices`, by model; its key is made from `seed`. `contribution` makes its rule, if any."""
 
     class Hosting:
         def ready(self, model: str) -> Sequence[SliceEngine]:
@@ -43,7 +48,13 @@ async def hosting(
         traffic = Traffic()
         peers = Peers(Identity(bytes([seed]) * 32), traffic, limit=16)
         traffic.rings = Rings(peers)
-        traffic.hops = hops = HopService(peers, Hosting(), tasks, idle_seconds=idle_seconds)
+        traffic.hops = hops = HopService(
+            peers,
+            Hosting(),
+            tasks,
+            idle_seconds=idle_seconds,
+            contribution=contribution(peers) if contribution is not None else None,
+        )
         tasks.start_soon(hops.watch_idle)
         await peers.listen(Address("127.0.0.1", 0))
         assert peers.server is not None

@@ -58,6 +58,8 @@ def test_text_becomes_values_of_the_domain(folder: Path) -> None:
         network:
           listen: "[::1]:7718"
           dtype: bf16
+          bootstrap: ["10.0.0.9:7717"]
+          seeds: [{{url: "https://example.org/a.seeds", key: {PEER}}}]
           peers:
             - id: {PEER}
               address: "10.0.0.2:7717"
@@ -72,12 +74,39 @@ def test_text_becomes_values_of_the_domain(folder: Path) -> None:
     assert (config.entry[0].name, config.entry[0].head) == ("m", "entry")
     assert config.network.listen == Address("::1", 7718)
     assert config.network.dtype is Dtype.BF16
+    assert config.network.bootstrap == (Address("10.0.0.9", 7717),)
+    (seeds,) = config.network.seeds
+    assert (seeds.url, seeds.key) == ("https://example.org/a.seeds", PeerId(bytes(range(32))))
     (peer,) = config.network.peers
     assert peer.id == PeerId(bytes(range(32)))
     assert peer.address == Address("10.0.0.2", 7717)
     assert peer.slices[0].model == ModelRef("cid", f"b3-{PEER}")
     assert peer.chunks == Address("10.0.0.2", 7718)
     assert config.limits.idle_seconds == 2
+
+
+@pytest.mark.parametrize(
+    ("network", "local"),
+    [
+        ("{}", True),
+        ("{listen: none}", True),
+        ("{listen: 'localhost:1', bootstrap: ['127.9.9.9:1', '[::1]:1']}", True),
+        ("{listen: '0.0.0.0:7717'}", False),
+        ("{listen: '[::]:7717'}", False),
+        ("{listen: 'node.example:7717'}", False),
+        ("{bootstrap: ['127.0.0.1:1', '192.0.2.1:1']}", False),
+        (f"{{seeds: [{{url: 'http://127.0.0.1/', key: {PEER}}}]}}", False),
+        (f"{{peers: [{{id: {PEER}, address: '192.0.2.1:1'}}]}}", False),
+        (f"{{peers: [{{id: {PEER}, address: '127.0.0.1:1'}}]}}", True),
+    ],
+)
+def test_a_node_that_is_told_of_loopback_alone_is_local(folder: Path, network: str, local: bool) -> None:
+    assert read(folder, f"network: {network}").network.is_local is local
+
+
+@pytest.mark.parametrize("written", ["off", "'off'"])
+def test_off_is_a_word_here(folder: Path, written: str) -> None:
+    assert read(folder, f"limits: {{contribution: {written}}}").limits.contribution == "off"
 
 
 def test_a_config_is_frozen(folder: Path) -> None:
@@ -192,6 +221,8 @@ def test_everything_in_the_reference_example_can_be_switched_on(tmp_path: Path) 
     assert config.slices
     assert config.entry
     assert config.network.peers[0].slices
+    assert config.network.bootstrap
+    assert config.network.seeds
 
 
 def test_the_reference_example_names_every_key_there_is() -> None:
@@ -399,6 +430,43 @@ def test_a_bad_variable_is_named(environ: dict[str, str], message: str) -> None:
             f"network: {{peers: [{{id: {PEER}, address: 'a:1', chunks: 'a:0'}}]}}",
             "network.peers[0].chunks = 'a:0': port 0 cannot be dialled",
         ),
+        ("network: {bootstrap: ['a:0']}", "network.bootstrap[0] = 'a:0': port 0 cannot be dialled"),
+        ("network: {bootstrap: 'a:1'}", "network.bootstrap = 'a:1': write a list"),
+        ("network: {mdns: 1}", "network.mdns = 1: write true or false"),
+        (
+            f"network: {{seeds: [{{key: {PEER}}}]}}",
+            "network.seeds[0].url: is missing; write url: https://example.org/intelnav.seeds",
+        ),
+        (
+            "network: {seeds: [{url: https://a/b}]}",
+            "network.seeds[0].key: is missing; write key: what `intelnav seeds key` prints",
+        ),
+        (
+            f"network: {{seeds: [{{url: http://a/b, key: {PEER}}}]}}",
+            "seeds[0].url = 'http://a/b': http is for this machine alone; write https://",
+        ),
+        *(
+            (f"network: {{seeds: [{{url: {url!r}, key: {PEER}}}]}}", "write https://HOST/PATH, without user")
+            for url in ("ftp://a/b", "https:///b", "https://u:p@a/b", "https://a/b#c", "https://a/b c", "a")
+        ),
+        (
+            f"network: {{seeds: [{{url: 'https://a:x/', key: {PEER}}}]}}",
+            "network.seeds[0].url = 'https://a:x/': ",
+        ),
+        (
+            f"network: {{seeds: [{{url: 'https://[/', key: {PEER}}}]}}",
+            "network.seeds[0].url = 'https://[/': ",
+        ),
+        (f"network: {{seeds: [{{url: 7, key: {PEER}}}]}}", "network.seeds[0].url = 7: text is wanted here"),
+        (
+            "network: {seeds: [{url: https://a/b, key: me}]}",
+            "network.seeds[0].key = 'me': 'me' is no peer id",
+        ),
+        (
+            f"network: {{seeds: [&s {{url: https://a/b, key: {PEER}}}, {{url: https://a/b, key: {PEER}}}]}}",
+            "network.seeds[1].url = 'https://a/b': is network.seeds[0] already; remove one",
+        ),
+        ("limits: {contribution: on}", "limits.contribution = True: write 'enforce' or 'off'"),
         ("limits: {sessions: 0}", "limits.sessions = 0: write a number from 1 on"),
         ("limits: {context: 64, rows: 65}", "limits.rows = 65: must not exceed limits.context, 64"),
         ("limits: {idle_seconds: 0}", "limits.idle_seconds = 0: write a number above 0"),

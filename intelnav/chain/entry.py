@@ -77,7 +77,7 @@ class Entry:
         prompt = await _tokens(model.front(), request)
         async with AsyncExitStack() as stack:
             chain = await self._open(stack, model, prompt, request)
-            stack.callback(self._learn, model.id, chain)
+            stack.callback(self._learn, model.cid(), chain)
             yield await stack.enter_async_context(
                 aclosing(_generate(chain, model.front(), prompt, request, started))
             )
@@ -89,9 +89,9 @@ class Entry:
         """
         model = self._find(name)
         layers = _elsewhere(model.front(), None if model.head is None else model.head())
-        adverts = [] if layers is None else await self._discovery.providers(model.id)
+        adverts = [] if layers is None else await self._discovery.providers(model.cid())
         adverts = [advert for advert in adverts if advert.peer != self._own]
-        return preview(adverts, layers, count, self._rings.book.estimates(model.id, time.monotonic()))
+        return preview(adverts, layers, count, self._rings.book.estimates(model.cid(), time.monotonic()))
 
     def _find(self, name: str) -> EntryModel:
         for model in self._models:

@@ -9,6 +9,7 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskGroup
 
+from intelnav.chain.contribution import Contribution
 from intelnav.domain.errors import Code, EngineError, IntelNavError, PeerError
 from intelnav.engine.interface import Forward, Output, SliceEngine
 from intelnav.net.connection import Connection
@@ -69,14 +70,24 @@ class HopService:
     Only the opening of a session is a task, run in `tasks`: a forward goes from link to engine to link by calls alone,
     since on this path each task switch is a delay for every token. A session ends when the entry closes it, when any of
     its links is lost, when a message breaks the rules, when the engine fails, or after `idle_seconds` without a
-    forward; the other peers of the session are told each time.
+    forward; the other peers of the session are told each time. `contribution` says whose sessions are opened; without
+    one everybody's are.
     """
 
-    def __init__(self, peers: Peers, hosting: Hosting, tasks: TaskGroup, *, idle_seconds: float) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        hosting: Hosting,
+        tasks: TaskGroup,
+        *,
+        idle_seconds: float,
+        contribution: Contribution | None = None,
+    ) -> None:
         self._peers = peers
         self._hosting = hosting
         self._tasks = tasks
         self._idle_seconds = idle_seconds
+        self._contribution = contribution
         self._sessions: dict[bytes, _Session] = {}
         self._draining = False
 
@@ -134,6 +145,8 @@ class HopService:
         try:
             with session.opening:
                 engine = self._engine_for(session)
+                if self._contribution is not None:
+                    await self._contribution.check(session.entry.peer, session.entry.remote)
                 sequence = await engine.open(init.sampling)
                 try:
                     if init.next is not None:

@@ -5,6 +5,7 @@ import typer
 from intelnav.cli.ask import ask
 from intelnav.cli.chat import chat
 from intelnav.cli.models import models
+from intelnav.cli.seeds import seeds
 from intelnav.cli.status import status
 from intelnav.cli.swarm import swarm
 from intelnav.domain.errors import IntelNavError
@@ -21,6 +22,7 @@ app.command()(ask)
 app.command()(chat)
 app.command()(status)
 app.add_typer(models, name="models")
+app.add_typer(seeds, name="seeds")
 app.add_typer(swarm, name="swarm")
 
 

@@ -17,6 +17,7 @@ from intelnav.config.schema import (
     NodeConfig,
     PeerConfig,
     PeerSlice,
+    SeedConfig,
     SliceConfig,
     StoreConfig,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "NodeConfig",
     "PeerConfig",
     "PeerSlice",
+    "SeedConfig",
     "SliceConfig",
     "StoreConfig",
     "load",

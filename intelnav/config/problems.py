@@ -20,6 +20,7 @@ _SENTENCES = {
     "int_type": "write a whole number",
     "float_type": "write a number",
     "finite_number": "write a finite number",
+    "bool_type": "write true or false",
     "string_type": "write text",
     "string_pattern_mismatch": "write letters, digits, dot, dash and underscore only, 128 at most",
     "tuple_type": "write a list",

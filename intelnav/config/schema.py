@@ -7,7 +7,20 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from intelnav.config.values import Bytes, Chunks, DataDir, Dialled, Layers, Listen, Model, Peer, Rate
+from intelnav.config.values import (
+    Bytes,
+    Chunks,
+    DataDir,
+    Dialled,
+    Layers,
+    Listen,
+    Model,
+    Peer,
+    Rate,
+    SeedKey,
+    Url,
+    is_loopback,
+)
 from intelnav.domain.advert import Address
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.model_ref import ModelRef, model_name
@@ -25,6 +38,11 @@ def _whole(default: int, low: int, high: int) -> int:
 def _no_items(value: object) -> object:
     """A list whose items are all commented out reads as null."""
     return () if value is None else value
+
+
+def _off(value: object) -> object:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
 
 
 Item = TypeVar("Item")
@@ -101,12 +119,33 @@ class PeerConfig(_Section):
     slices: Items[PeerSlice] = ()
 
 
+class SeedConfig(_Section):
+    """A signed list of bootstrap addresses: where it is fetched, and the key whose signature it must bear."""
+
+    url: Url
+    key: SeedKey
+
+
 class NetworkConfig(_Section):
-    """How this node meets others. Without `listen` it serves no peer, and works behind NAT."""
+    """How this node meets others. Without `listen` it serves no peer, and works behind NAT.
+
+    `bootstrap`, `seeds` and `mdns` are where it looks for the first of them.
+    """
 
     listen: Listen = Address("127.0.0.1", 7717)
     dtype: Dtype = Dtype.F16
+    bootstrap: Items[Dialled] = ()
+    seeds: Items[SeedConfig] = ()
+    mdns: bool = Field(default=True, strict=True)
     peers: Items[PeerConfig] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all that this node listens on or is told of is this machine's own loopback."""
+        named = [*self.bootstrap, *(peer.address for peer in self.peers)]
+        if self.listen is not None:
+            named.append(self.listen)
+        return not self.seeds and all(is_loopback(address.host) for address in named)
 
 
 class StoreConfig(_Section):
@@ -126,7 +165,8 @@ class ApiConfig(_Section):
 class LimitsConfig(_Section):
     """What others may take. `context` is tokens per session, `rows` per forward; `sessions` is per slice.
 
-    `connections` bounds the links that peers opened to this node.
+    `connections` bounds the links that peers opened to this node. `contribution` says whether it serves only peers that
+    host or relay themselves.
     """
 
     sessions: int = _whole(8, 1, 256)
@@ -134,6 +174,7 @@ class LimitsConfig(_Section):
     rows: int = _whole(128, 1, 4096)
     idle_seconds: float = Field(default=300, gt=0, le=86_400, strict=True, allow_inf_nan=False)
     connections: int = _whole(64, 1, 65_536)
+    contribution: Annotated[Literal["enforce", "off"], BeforeValidator(_off)] = "enforce"
 
 
 class LogConfig(_Section):
@@ -200,6 +241,9 @@ class NodeConfig(_Section):
         for (i, left), (j, right) in combinations(enumerate(self.network.peers), 2):
             if left.id == right.id:
                 yield f"network.peers[{j}].id = {right.id}: is network.peers[{i}] already; join the two"
+        for (i, this), (j, that) in combinations(enumerate(self.network.seeds), 2):
+            if this == that:
+                yield f"network.seeds[{j}].url = {that.url!r}: is network.seeds[{i}] already; remove one"
 
     def _chunk_conflicts(self) -> Iterator[str]:
         """Sentences about `store.chunks` beside the other addresses."""

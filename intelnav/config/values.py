@@ -1,10 +1,12 @@
 """Values that a config file writes as text, read into the domain's own types."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, PlainValidator, ValidationInfo
 
@@ -16,6 +18,7 @@ from intelnav.domain.slice import LayerRange
 SOCKET_BYTES = 107
 """Longest path that a Unix socket can have, in bytes, on every Linux."""
 
+URL_CHARACTERS = 2048
 MAX_BYTES = 2**60
 _BYTES = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?([KMGT]i?)?B?", re.IGNORECASE)
 _POWERS = " kmgt"
@@ -117,11 +120,41 @@ def _dialled(text: str) -> Address:
     return address
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host name or IP address means this machine alone; another name is not looked up."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().removesuffix(".") == "localhost"
+
+
+def _url(text: object) -> str:
+    """An address of a file on the web. Without TLS only on this machine."""
+    if not isinstance(text, str):
+        raise ValueError("text is wanted here")
+    parts = urlsplit(text)
+    host, _ = parts.hostname, parts.port
+    plain = text.isascii() and text.isprintable() and " " not in text and len(text) <= URL_CHARACTERS
+    if (
+        not plain
+        or not host
+        or parts.scheme not in ("https", "http")
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
+        raise ValueError("write https://HOST/PATH, without user name and fragment")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValueError("http is for this machine alone; write https://")
+    return text
+
+
 Layers = Annotated[LayerRange, _text(LayerRange, LayerRange.parse), Field(examples=["8..15"])]
 Peer = Annotated[
     PeerId, _text(PeerId, PeerId.parse), Field(examples=["the id in that peer's `intelnav status`"])
 ]
 Dialled = Annotated[Address, _text(Address, _dialled), Field(examples=["192.0.2.7:7717"])]
+Url = Annotated[str, PlainValidator(_url), Field(examples=["https://example.org/intelnav.seeds"])]
+SeedKey = Annotated[PeerId, _text(PeerId, PeerId.parse), Field(examples=["what `intelnav seeds key` prints"])]
 Listen = Annotated[Address | None, PlainValidator(_listen)]
 """TOML has no null, so that the word `none` stands for it."""
 Chunks = Annotated[

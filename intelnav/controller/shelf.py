@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
-from anyio import from_thread, to_thread
+from anyio import to_thread
 from httpx import AsyncClient
 
 from intelnav.domain.advert import Address
@@ -20,9 +20,8 @@ from intelnav.net.sources import OriginSource, PeerSource, Source
 from intelnav.store.architectures import rules_of
 from intelnav.store.blobs import Store
 from intelnav.store.catalog import EMBEDDED, Catalog
-from intelnav.store.cid import is_cid
 from intelnav.store.embedded import embedded_model
-from intelnav.store.manifest import Manifest, manifest_of
+from intelnav.store.manifest import Manifest
 from intelnav.store.model_file import describe
 
 
@@ -112,7 +111,9 @@ class Shelf:
         """
         if model.layers is not None:
             if model.layers != layers:
-                raise ConfigError(f"{model.file} is a slice, with just layers {model.layers}; write {model.layers}")
+                raise ConfigError(
+                    f"{model.file} is a slice, with just layers {model.layers}; write {model.layers}"
+                )
             assert model.file is not None
             return model.file
         assert model.manifest is not None
@@ -146,7 +147,10 @@ class Shelf:
         """A model that only its catalog entry tells of: it comes from its origin, whole."""
         entry = self._catalog.named(name)
         if entry is None:
-            known = [*(e.name for e in self._catalog.entries), *(model_name(m.name) for m in self.store.manifests())]
+            known = [
+                *(e.name for e in self._catalog.entries),
+                *(model_name(m.name) for m in self.store.manifests()),
+            ]
             close = get_close_matches(name, known, n=3)
             raise ConfigError(
                 f"no model {name!r} is known here; "

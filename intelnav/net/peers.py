@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import anyio
@@ -111,6 +112,21 @@ class Peers:
             Code.CLOSED, f"peer {peer.short} cannot be reached ({'; '.join(failures) or 'no address'})"
         )
 
+    async def answers(self, peer: PeerId, addresses: Sequence[Address]) -> bool:
+        """Whether `peer` can be reached: this node dials it now, or dialled it and the link still stands.
+
+        A link that the peer opened shows nothing. What is dialled here is closed at once and becomes no link: a third
+        one with that peer would cost it its oldest. It takes 10 seconds at most.
+        """
+        if peer == self.own or any(link.alive and link.peer == peer for link in self._dialled):
+            return True
+        with anyio.move_on_after(CONNECT_SECONDS):
+            for address in addresses:
+                with suppress(PeerError):
+                    (await self._dial(peer, address, _Nobody())).close("it was there")
+                    return True
+        return False
+
     def links(self) -> list[Connection]:
         """Every open link."""
         return [link for links in self._links.values() for link in links]
@@ -205,13 +221,13 @@ class Peers:
         link.close("the peer was reached at another address first")
         return first
 
-    async def _dial(self, peer: PeerId, address: Address) -> Connection:
+    async def _dial(self, peer: PeerId, address: Address, events: Events | None = None) -> Connection:
         loop = asyncio.get_running_loop()
         link: Connection | None = None
         try:
             async with asyncio.timeout(DIAL_SECONDS):
                 _, link = await loop.create_connection(
-                    lambda: Connection(self._channel(peer), self), address.host, address.port
+                    lambda: Connection(self._channel(peer), events or self), address.host, address.port
                 )
                 await asyncio.shield(link.opened)
         except TimeoutError:
@@ -237,6 +253,19 @@ class Peers:
             agent=f"intelnav/{__version__}",
             max_message=self._max_message,
         )
+
+
+class _Nobody:
+    """Hears of a connection that only shows that somebody is there."""
+
+    def on_open(self, link: Connection) -> None:
+        """Nothing to do."""
+
+    def on_message(self, link: Connection, message: Message) -> None:
+        """Nothing is asked of such a peer, and nothing is done for it."""
+
+    def on_lost(self, link: Connection) -> None:
+        """Nothing to do."""
 
 
 def _first_alive(links: Iterable[Connection]) -> Connection | None:

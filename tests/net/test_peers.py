@@ -111,6 +111,54 @@ async def test_links_of_one_peer_and_in_all_are_bounded(endpoint: MakeEndpoint) 
         await peers.close()
 
 
+async def test_who_answers_is_found_out_by_a_dial_that_leaves_no_link(endpoint: MakeEndpoint) -> None:
+    a, b = await endpoint(), await endpoint()
+    assert await a.peers.answers(b.identity.peer, [Address("127.0.0.1", 9), b.address])
+    assert a.peers.links() == []
+    assert a.events.opened == []
+    await until(lambda: not b.peers.links())
+
+
+async def test_a_link_that_the_peer_opened_does_not_show_that_it_answers(endpoint: MakeEndpoint) -> None:
+    a, b, other = await endpoint(), await endpoint(), await endpoint()
+    link = await b.peers.connect(a.identity.peer, [a.address])
+    assert not await a.peers.answers(b.identity.peer, [])
+    assert not await a.peers.answers(b.identity.peer, [Address("127.0.0.1", 9), other.address])
+    assert await a.peers.answers(b.identity.peer, [b.address])
+    assert link.alive
+    assert b.peers.links()[0] is link
+
+
+async def test_a_link_that_was_dialled_shows_that_the_peer_answers(endpoint: MakeEndpoint) -> None:
+    a, b = await endpoint(), await endpoint()
+    link = await a.peers.connect(b.identity.peer, [b.address])
+    assert await a.peers.answers(b.identity.peer, [])
+    link.close("test")
+    assert not await a.peers.answers(b.identity.peer, [])
+
+
+async def test_an_address_that_never_speaks_costs_a_bounded_time(
+    endpoint: MakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "CONNECT_SECONDS", 0.2)
+    a = await endpoint()
+    hung_up = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while await reader.read(1000):
+                pass
+        writer.close()
+        hung_up.set()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with asyncio.timeout(10):
+        assert not await a.peers.answers(Identity(b"\x77" * 32).peer, [Address("127.0.0.1", port)] * 50)
+        await hung_up.wait()
+    server.close()
+
+
 HOSTILE = ["a..b", "x" * 64, ".", "..", "a\0b", "\ud800", "é" * 70, "%", "[::1]"]
 
 

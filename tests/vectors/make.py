@@ -10,12 +10,14 @@ from typing import Any
 
 import cbor2
 
+from intelnav.domain.advert import Address
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.identity import Identity
 from intelnav.wire.channel import Channel
 from intelnav.wire.codec import decode, encode
 from intelnav.wire.messages import Hello, Unknown
 from intelnav.wire.noise import Handshake
+from intelnav.wire.seeds import sign_seeds
 
 FOLDER = Path(__file__).parent
 SESSION = bytes(range(16))
@@ -316,6 +318,70 @@ def _payloads() -> list[dict[str, Any]]:
     ]
 
 
+def _seeds() -> list[dict[str, Any]]:
+    """Lists put together by hand here, but for the first, which this implementation makes."""
+    signer, other = (Identity(bytes([n]) * 32) for n in (0x31, 0x32))
+    issued, day = 1_800_000_000, 86_400
+    now = issued + day
+    texts = ["192.0.2.9:7717", "[2001:db8::9]:7717", "seeds.example:7717"]
+    expires = issued + 90 * day
+    good = {"issued": issued, "expires": expires, "addresses": texts}
+
+    def signed(content: dict[str, Any] | bytes, **changes: Any) -> bytes:
+        data = content if isinstance(content, bytes) else cbor2.dumps(content)
+        entries = {"body": data, "pk": signer.peer.key, "sig": signer.sign(b"intelnav-seeds/1:" + data)}
+        return cbor2.dumps({key: value for key, value in (entries | changes).items() if value is not None})
+
+    whole = signed(good)
+    made = sign_seeds(signer, tuple(map(Address.parse, texts)), issued=issued, expires=expires)
+    body = cbor2.dumps(good)
+    accepted = {
+        "three addresses": made,
+        "an unknown field": signed({**good, "later": [1]}),
+        "the longest life": signed({**good, "expires": issued + 366 * day}),
+        "256 addresses": signed({**good, "addresses": [f"192.0.2.9:{port}" for port in range(1, 257)]}),
+    }
+    refused = {
+        "bad signature": whole[:-1] + bytes([whole[-1] ^ 1]),
+        "signed without the context": signed(good, sig=signer.sign(body)),
+        "signed by another key, which it names": signed(
+            good, pk=other.peer.key, sig=other.sign(b"intelnav-seeds/1:" + body)
+        ),
+        "signed by another key, under the right name": signed(
+            good, sig=other.sign(b"intelnav-seeds/1:" + body)
+        ),
+        "another body": signed(good, body=cbor2.dumps({**good, "addresses": ["192.0.2.66:7717"]})),
+        "expired": signed({**good, "expires": now}),
+        "expires before it was issued": signed({**good, "issued": issued + 91 * day}),
+        "lives too long": signed({**good, "expires": issued + 366 * day + 1}),
+        "no address": signed({**good, "addresses": []}),
+        "257 addresses": signed({**good, "addresses": [f"192.0.2.9:{port}" for port in range(1, 258)]}),
+        "port 0": signed({**good, "addresses": ["192.0.2.9:0"]}),
+        "an address with a space": signed({**good, "addresses": ["192.0.2.9 :1"]}),
+        "no expiry": signed({key: value for key, value in good.items() if key != "expires"}),
+        "a time that is a float": signed({**good, "issued": float(issued)}),
+        "no signature": signed(good, sig=None),
+        "a short key": signed(good, pk=signer.peer.key[:31]),
+        "a body that is a map": signed(good, body=good),
+        "a body that is no CBOR": signed(b"seeds"),
+        "bytes after the list": whole + b"\x00",
+        "bytes after the body": signed(body + b"\x00"),
+        "oversized": signed({**good, "padding": bytes(16 * 1024)}),
+        "empty": b"",
+        "text": b"<html>404</html>",
+    }
+    return [
+        {
+            "name": name,
+            "data": data.hex(),
+            "key": str(signer.peer),
+            "now": now,
+            "refused": data in refused.values(),
+        }
+        for name, data in (accepted | refused).items()
+    ]
+
+
 def main() -> None:
     """Write every file."""
     for name, content in (
@@ -323,6 +389,7 @@ def main() -> None:
         ("bad_messages", _bad_messages()),
         ("noise", _noise()),
         ("payloads", _payloads()),
+        ("seeds", _seeds()),
     ):
         text = json.dumps(content, indent=1, ensure_ascii=True)
         (FOLDER / f"{name}.json").write_text(text + "\n")
