@@ -246,9 +246,12 @@ class HopService:
                 self._end(session, code, reason, told_by=link)
 
     def _end(self, session: _Session, code: Code, reason: str, *, told_by: Connection | None = None) -> None:
-        """End a session for a reason that its peers, except the one that gave it, must hear."""
+        """End a session for a reason that its peers, except the one that gave it, must hear.
+
+        The entry hears first, so that it does not take a neighbour that passes the reason on for the one to blame.
+        """
         if self._forget(session):
-            for link in session.links() - {told_by}:
+            for link in sorted(session.links() - {told_by}, key=lambda link: link is not session.entry):
                 link.send(AbortSession(session.init.session, code, reason))
 
     def _forget(self, session: _Session) -> bool:

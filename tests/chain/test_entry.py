@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from intelnav.chain import entry as entry_module
 from intelnav.chain.entry import OPENINGS, Entry, EntryModel
 from intelnav.chain.hop import HopService
 from intelnav.chain.interface import Ending, Piece, Request
@@ -210,6 +211,18 @@ async def test_a_crowd_of_dead_peers_costs_a_bounded_number_of_attempts(asking: 
     assert str(caught.value).count("cannot be reached") == OPENINGS
     assert len(nodes.rings.book) == OPENINGS
     await nodes.idle()
+
+
+async def test_an_opening_that_took_too_long_is_not_tried_again(
+    asking: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = await asking("2..6", "2..6")
+    nodes.hosts[0].hops.end_all("leaving")
+    monkeypatch.setattr(entry_module, "OPENING_SECONDS", 0.0)
+    with pytest.raises(PeerError, match=r"could be opened; refused: .*this node is leaving") as caught:
+        await nodes.ask()
+    assert caught.value.code == Code.DRAINING
+    assert (await nodes.ask())[2].chain[1].peer == str(nodes.hosts[1].peers.own)
 
 
 async def test_a_preview_names_chains_alternates_and_missing_layers(asking: Make, cid: str) -> None:

@@ -282,6 +282,22 @@ async def test_a_quiet_link_is_pinged_and_stays(keeper: Endpoint, endpoint: Make
     assert link.alive
 
 
+async def test_a_link_in_use_is_measured_now_and_then(
+    keeper: Endpoint, endpoint: MakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "MEASURE_SECONDS", 0.2)
+    b = await endpoint()
+    link = await keeper.peers.connect(b.identity.peer, [b.address])
+    back = b.events.opened[0]
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            while keeper.events.round_trips.empty():
+                # Never quiet for long enough to be asked for a sign of life.
+                back.send(SessionClose(b"s" * 16))
+                await asyncio.sleep(0.001)
+            assert (await keeper.events.round_trips.get())[0] is link
+
+
 async def test_a_silent_link_is_dropped(
     keeper: Endpoint, endpoint: MakeEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
