@@ -150,7 +150,7 @@ async def test_a_fresh_list_is_not_fetched(node: Node, served: Web, monkeypatch:
         slept.set()
         await anyio.sleep_forever()
 
-    monkeypatch.setattr(seeds_module.anyio, "sleep", sleep)
+    monkeypatch.setattr(anyio, "sleep", sleep)
     with anyio.fail_after(20):
         async with running(node):
             await slept.wait()
