@@ -78,8 +78,8 @@ async def download(
             await to_thread.run_sync(file.close)
             _check(file, before)
             return
-        async with _answer(client, url, before) as (response, linked):
-            notes = _agreed(response, url, before, published.joined(linked, url))
+        async with _answer(client, url, before, published) as (response, known):
+            notes = _agreed(response, url, before, known)
             await to_thread.run_sync(room, notes.size - notes.synced)
             await _receive(response, part, notes, progress, rate)
     except (httpx.HTTPError, TimeoutError) as error:
@@ -92,23 +92,23 @@ async def download(
 
 @asynccontextmanager
 async def _answer(
-    client: httpx.AsyncClient, url: str, before: Notes | None
+    client: httpx.AsyncClient, url: str, before: Notes | None, known: Published
 ) -> AsyncIterator[tuple[httpx.Response, Published]]:
-    """The answer at the end of all redirects, and what a model hub on the way says of the file."""
+    """The answer at the end of all redirects, and what is known of the file with what a model hub says on the way."""
     headers = {"Accept-Encoding": "identity"}
     if before is not None:
         headers["Range"] = f"bytes={before.synced}-"
         if before.etag is not None:
             headers["If-Range"] = before.etag
-    linked, place = Published(), httpx.URL(url)
+    place = httpx.URL(url)
     for _ in range(MAX_REDIRECTS + 1):
         request = client.build_request("GET", place, headers=headers, timeout=SILENT_SECONDS)
         with anyio.fail_after(HEAD_SECONDS):
             response = await client.send(request, stream=True, follow_redirects=False)
         try:
-            linked = linked.joined(_linked(response.headers), url)
+            known = known.joined(_linked(response.headers), url)
             if response.status_code not in _REDIRECTS:
-                yield response, linked
+                yield response, known
                 return
             place = _next(place, response.headers.get("location", ""))
         finally:

@@ -207,6 +207,7 @@ async def test_what_is_published_twice_must_agree(client: httpx.AsyncClient, hub
     for published in (Published(sha256="0" * 64), Published(size=7)):
         with pytest.raises(ContentError, match="expected"):
             await Fetch(client, hub.url("/resolve/m.gguf"), part)(published)
+    # What the link says is enough to know: the file behind it is not asked for.
     assert hub.asked == [("/resolve/m.gguf", None)] * 2
 
 
