@@ -95,9 +95,11 @@ class SliceKeeper:
     async def _serve(self) -> NoReturn:
         """Load the slice and offer it until its worker dies or hangs: EngineError then says how."""
         self.state = "cutting"
-        model = await to_thread.run_sync(slice_file, self.wanted, self._slices, from_thread.check_cancelled)
+        path, model = await to_thread.run_sync(
+            slice_file, self.wanted, self._slices, from_thread.check_cancelled
+        )
         self.state = "loading"
-        spec = replace(self.wanted.room, path=model.path)
+        spec = replace(self.wanted.room, path=path)
         try:
             self._ledger.promise(self, footprint(model, spec))
             async with load_slice(spec) as engine:
@@ -126,23 +128,23 @@ async def _lost(engine: SliceProcess) -> None:
             engine.fail(f"the worker has owed an answer for more than {STUCK_SECONDS:g} s")
 
 
-def slice_file(wanted: WantedSlice, slices: Path, between: Callable[[], None]) -> ModelFile:
-    """The GGUF to load: the source itself if it holds just these layers, else a slice cut from it once.
+def slice_file(wanted: WantedSlice, slices: Path, between: Callable[[], None]) -> tuple[Path, ModelFile]:
+    """The GGUF to load and its model: the source itself if it holds just these layers, else a slice cut from it once.
 
     `between` is called now and then during a cut, and may raise to give up. Raises what `cut` does.
     """
     source = describe(wanted.source)
     rules_of(source.architecture)
     if source.layers == wanted.layers:
-        return source
+        return wanted.source, source
     target = slices / wanted.model / f"{wanted.layers.start}-{wanted.layers.end}.gguf"
     with suppress(ConfigError, ContentError):
         found = describe(target)
         if (found.model, found.layers) == (wanted.model, wanted.layers):
-            return found
+            return target, found
     target.parent.mkdir(parents=True, exist_ok=True)
     # Left by a process that was killed at it.
     for stale in target.parent.glob(f".{target.name}.*.part"):
         stale.unlink()
     cut(wanted.source, wanted.layers, target, wanted.model, between)
-    return describe(target)
+    return target, describe(target)

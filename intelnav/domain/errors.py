@@ -36,6 +36,12 @@ class ContentError(IntelNavError):
     code = "content"
 
 
+class StoreFull(IntelNavError):
+    """There is no room for a slice, by the quota or on the disk; the message has the figures."""
+
+    code = "store_full"
+
+
 class EngineError(IntelNavError):
     """This slice cannot run, or its worker died."""
 

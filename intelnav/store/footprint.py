@@ -1,7 +1,7 @@
 """How much memory a range of layers will take, known from the header before anything is loaded."""
 
 from intelnav.domain.slice import LayerRange
-from intelnav.store.cut import slice_bundles
+from intelnav.store.bundles import slice_bundles
 from intelnav.store.gguf import padded
 from intelnav.store.model_file import ModelFile
 

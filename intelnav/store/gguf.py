@@ -164,8 +164,7 @@ def encode_header(metadata: dict[str, Value], tensors: Iterable[Tensor], alignme
     """A whole GGUF header, padded up to where the data starts; here a tensor's `offset` counts from that place."""
     infos = list(tensors)
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(infos), len(metadata))]
-    for key, value in metadata.items():
-        parts += [_string(key), struct.pack("<I", value.type), value.raw]
+    parts += [encode_entry(key, value) for key, value in metadata.items()]
     for tensor in infos:
         parts += [
             _string(tensor.name),
@@ -174,6 +173,11 @@ def encode_header(metadata: dict[str, Value], tensors: Iterable[Tensor], alignme
         ]
     header = b"".join(parts)
     return header.ljust(padded(len(header), alignment), b"\0")
+
+
+def encode_entry(key: str, value: Value) -> bytes:
+    """One metadata entry."""
+    return _string(key) + struct.pack("<I", value.type) + value.raw
 
 
 def _string(text: str) -> bytes:

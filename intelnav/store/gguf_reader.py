@@ -69,20 +69,36 @@ def parse_header(data: mmap.mmap | bytes, file_size: int) -> Header:
     kv_start = cursor.at
     metadata: dict[str, Value] = {}
     for _ in range(value_count):
-        start = cursor.at
-        key = cursor.string(MAX_KEY, "a metadata key")
-        if not key or key in metadata:
-            raise ContentError(
-                f"at byte {start}: the metadata key {key!r} is {'repeated' if key else 'empty'}"
-            )
-        metadata[key] = cursor.value(key)
+        _read_entry(cursor, metadata)
     kv_end = cursor.at
-    alignment = _alignment(metadata, kv_end)
+    alignment = alignment_of(metadata, kv_end)
     tensors = _tensors(cursor, tensor_count, alignment, file_size)
     return Header(metadata, tensors, alignment, kv_start, kv_end)
 
 
-def _alignment(metadata: dict[str, Value], at: int) -> int:
+def parse_entries(data: bytes) -> dict[str, Value]:
+    """The metadata in `data`, which holds entries and nothing else; ContentError if unsound."""
+    if len(data) > MAX_HEADER:
+        raise ContentError(f"{len(data)} bytes of metadata, at most {MAX_HEADER} are taken")
+    cursor = _Cursor(data)
+    metadata: dict[str, Value] = {}
+    while cursor.at < len(data):
+        if len(metadata) == MAX_ENTRIES:
+            raise ContentError(f"at byte {cursor.at}: more than {MAX_ENTRIES} metadata keys")
+        _read_entry(cursor, metadata)
+    return metadata
+
+
+def _read_entry(cursor: "_Cursor", metadata: dict[str, Value]) -> None:
+    start = cursor.at
+    key = cursor.string(MAX_KEY, "a metadata key")
+    if not key or key in metadata:
+        raise ContentError(f"at byte {start}: the metadata key {key!r} is {'repeated' if key else 'empty'}")
+    metadata[key] = cursor.value(key)
+
+
+def alignment_of(metadata: dict[str, Value], at: int) -> int:
+    """What `general.alignment` says, bytes; ContentError if it is unsound. The metadata end at byte `at`."""
     value = metadata.get("general.alignment")
     if value is None:
         return DEFAULT_ALIGNMENT

@@ -4,60 +4,90 @@ Canonical JSON, so that everyone who describes the same model writes the same by
 nothing that could differ between two copies of a file, such as its path.
 """
 
+import base64
+import binascii
 import json
-import mmap
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from blake3 import blake3
 
 from intelnav.domain.errors import ContentError
-from intelnav.store.bundles import Bundle, bundle_names, bundle_of, bundles_of
+from intelnav.domain.slice import LayerRange
+from intelnav.store.bundles import Bundle, bundle_names, bundle_of, bundles_of, wanted_bundles
 from intelnav.store.cid import cid_of, is_cid
-from intelnav.store.gguf import Tensor, padded
-from intelnav.store.gguf_reader import MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_HEADER, MAX_KEY, MAX_TENSOR_NAME
-from intelnav.store.model_file import MAX_BLOCKS, describe
+from intelnav.store.gguf import Tensor, encode_entry, padded
+from intelnav.store.gguf_reader import (
+    MAX_ALIGNMENT,
+    MAX_DIMENSIONS,
+    MAX_ENTRIES,
+    MAX_HEADER,
+    MAX_KEY,
+    MAX_TENSOR_NAME,
+)
+from intelnav.store.model_file import MAX_BLOCKS, MAX_NAME, describe
+from intelnav.store.pieces import PIECE as PIECE
+from intelnav.store.pieces import Blob as Blob
+from intelnav.store.pieces import BlobHasher, FileHasher
 from intelnav.store.tensor_types import TensorType, tensor_bytes
 
 FORMAT = "intelnav/manifest/1"
 MAX_MANIFEST = 16 * 1024 * 1024
 MAX_FILE = 1 << 48
+# Keys that only a slice with layer 0 needs; a vocabulary takes megabytes.
+TOKENIZER = "tokenizer."
+
+_DIGEST = 32
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
-    """Some bytes, by their id and their number."""
+class FileDigest:
+    """The whole GGUF: its size in bytes and its SHA-256 in hex, as model hubs publish it."""
 
-    cid: str
     size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class BundleEntry:
-    """A bundle and its hash; a tensor's `offset` counts from the start of the bundle."""
+    """A bundle and its content; a tensor's `offset` counts from the start of the bundle."""
 
     bundle: Bundle
-    cid: str
+    blob: Blob
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
-    """A whole model. `metadata` is the key-value block of its GGUF, `quantisation` the encoding of most bytes."""
+    """A whole model. `quantisation` is the encoding of most bytes.
+
+    The key-value block of its GGUF is split in two, each with its entries in the order of the file: `tokenizer` has
+    those whose keys start so, `metadata` all others.
+    """
 
     name: str
     architecture: str
     blocks: int
     quantisation: str
     alignment: int
+    file: FileDigest
     metadata: Blob
+    tokenizer: Blob
     bundles: tuple[BundleEntry, ...]
 
-    @property
+    @cached_property
     def cid(self) -> str:
         """The model's id: `b3-` and 52 characters."""
         return cid_of(blake3(self.to_bytes()).digest())
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """Everything that the model consists of: metadata, tokenizer, and the bundles in their order."""
+        return (self.metadata, self.tokenizer, *(entry.blob for entry in self.bundles))
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, ASCII."""
@@ -68,12 +98,13 @@ class Manifest:
             "block_count": self.blocks,
             "quantisation": self.quantisation,
             "alignment": self.alignment,
-            "metadata": {"hash": self.metadata.cid, "size": self.metadata.size},
+            "file": {"size": self.file.size, "sha256": self.file.sha256},
+            "metadata": _written(self.metadata),
+            "tokenizer": _written(self.tokenizer),
             "bundles": [
-                {
+                _written(entry.blob)
+                | {
                     "name": entry.bundle.name,
-                    "hash": entry.cid,
-                    "size": entry.bundle.size,
                     "tensors": [
                         {"name": t.name, "type": t.type.name, "shape": t.shape, "offset": t.offset}
                         for t in entry.bundle.tensors
@@ -91,10 +122,11 @@ class Manifest:
             raise ContentError(f"a manifest of {len(data)} bytes, at most {MAX_MANIFEST} are taken")
         try:
             manifest = cls._parse(json.loads(data))
+            written = manifest.to_bytes()
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ContentError(f"this is no manifest: {str(error)[:200]}") from None
         # What was unknown, repeated or written otherwise is not in our own writing of it.
-        if manifest.to_bytes() != data:
+        if written != data:
             raise ContentError("the manifest is not written canonically, or has unknown fields")
         return manifest
 
@@ -106,66 +138,135 @@ class Manifest:
             raise ContentError(f"alignment {alignment} is no power of two")
         if len(document["bundles"]) != len(bundle_names(blocks)):
             raise ContentError(f"{len(document['bundles'])} bundles for {blocks} blocks")
-        metadata = document["metadata"]
-        return cls(
-            name=_text(document["name"]),
-            architecture=_text(document["architecture"]),
+        digest = document["file"]
+        manifest = cls(
+            name=_label(document["name"]),
+            architecture=_label(document["architecture"]),
             blocks=blocks,
             quantisation=TensorType[_text(document["quantisation"])].name,
             alignment=alignment,
-            metadata=Blob(_cid(metadata["hash"]), _count(metadata["size"], 1, MAX_HEADER)),
+            file=FileDigest(_count(digest["size"], 1, MAX_FILE), _sha256(digest["sha256"])),
+            metadata=_blob(document["metadata"], 1, MAX_HEADER),
+            tokenizer=_blob(document["tokenizer"], 0, MAX_HEADER),
             bundles=tuple(
                 _entry(item, name, alignment)
                 for item, name in zip(document["bundles"], bundle_names(blocks), strict=True)
             ),
         )
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        """Hold what the parts say against each other."""
+        tensors = [tensor for entry in self.bundles for tensor in entry.bundle.tensors]
+        key_values = self.metadata.size + self.tokenizer.size
+        if len(tensors) > MAX_ENTRIES or key_values > MAX_HEADER:
+            raise ContentError(
+                f"{len(tensors)} tensors and {key_values} bytes of metadata are more than is taken"
+            )
+        if sum(tensor.size for tensor in tensors) + key_values > self.file.size:
+            raise ContentError(f"a file of {self.file.size} bytes cannot hold these tensors and metadata")
+        if self.quantisation != _quantisation(tensors):
+            raise ContentError(f"quantisation {self.quantisation} is not the encoding of most bytes")
+        known: dict[str, Blob] = {}
+        if any(known.setdefault(blob.cid, blob) != blob for blob in self.blobs):
+            raise ContentError("one hash is given for two contents")
+
+
+def needed(manifest: Manifest, layers: LayerRange) -> tuple[Blob, ...]:
+    """The bundles of a slice with `layers` that have bytes, in the order of its file.
+
+    Raises ContentError for layers that the model does not have.
+    """
+    wanted = {bundle.name for bundle in wanted_bundles([entry.bundle for entry in manifest.bundles], layers)}
+    return tuple(entry.blob for entry in manifest.bundles if entry.bundle.name in wanted and entry.blob.size)
+
+
+def kv_blobs(manifest: Manifest, layers: LayerRange) -> tuple[Blob, ...]:
+    """The metadata that a slice with `layers` is made with: the tokenizer only if it starts at layer 0."""
+    front = layers.start == 0 and manifest.tokenizer.size
+    return (manifest.metadata, manifest.tokenizer) if front else (manifest.metadata,)
+
+
+def slice_bytes(manifest: Manifest, layers: LayerRange) -> int:
+    """How many bytes a slice with `layers` is made from; ContentError for layers that the model does not have."""
+    return sum(blob.size for blob in (*kv_blobs(manifest, layers), *needed(manifest, layers)))
 
 
 def manifest_of(path: Path, between: Callable[[], None] = lambda: None) -> Manifest:
-    """Hash the whole model at `path`; a slice is refused with ContentError, as is what is no sound model.
+    """Hash the whole model at `path`, which is read once from its start to its end.
 
-    `between` is called before each bundle, and may raise to give up.
+    `between` is called every few megabytes, and may raise to give up. Raises ContentError for a slice and for what is
+    no sound model, ConfigError or OSError if it cannot be read.
     """
     model = describe(path)
     if not model.is_whole or model.model is not None:
         raise ContentError(f"{path}: this is a slice, a manifest describes a whole model")
     header = model.header
-    bundles: list[BundleEntry] = []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        view = memoryview(mapped)
-        try:
-            for bundle in bundles_of(model):
-                between()
-                bundles.append(_hashed(bundle, view, header.alignment))
-            key_values = blake3(view[header.kv_start : header.kv_end]).digest()
-        finally:
-            view.release()
-    sizes: dict[TensorType, int] = {}
-    for tensor in header.tensors:
-        sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
+    names = bundle_names(model.blocks)
+    hashers = {name: BlobHasher() for name in names}
+    with path.open("rb", buffering=0) as file, FileHasher(file, between) as hashed:
+        for tensor in header.tensors:
+            hasher = hashers[bundle_of(tensor)]
+            hashed.read(tensor.offset, None)
+            hashed.read(tensor.offset + tensor.size, hasher)
+            # Whatever the file has as padding, in a bundle it is zeros.
+            hasher.update(bytes(padded(tensor.size, header.alignment) - tensor.size))
+        hashed.read(None, None)
+        size, sha256 = hashed.result()
+    key_values = {True: BlobHasher(), False: BlobHasher()}
+    for key, value in header.metadata.items():
+        key_values[key.startswith(TOKENIZER)].update(encode_entry(key, value))
     return Manifest(
         name=model.name,
         architecture=model.architecture,
         blocks=model.blocks,
-        quantisation=max(sizes, key=lambda kind: (sizes[kind], kind)).name,
+        quantisation=_quantisation(header.tensors),
         alignment=header.alignment,
-        metadata=Blob(cid_of(key_values), header.kv_end - header.kv_start),
-        bundles=tuple(bundles),
+        file=FileDigest(size, sha256),
+        metadata=key_values[False].blob(),
+        tokenizer=key_values[True].blob(),
+        bundles=tuple(
+            BundleEntry(_placed(bundle, header.alignment), hashers[bundle.name].blob())
+            for bundle in bundles_of(model)
+        ),
     )
 
 
-def _hashed(bundle: Bundle, view: memoryview, alignment: int) -> BundleEntry:
-    hasher = blake3(max_threads=blake3.AUTO)
+def _quantisation(tensors: Iterable[Tensor]) -> str:
+    sizes: dict[TensorType, int] = {}
+    for tensor in tensors:
+        sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
+    return max(sizes, key=lambda kind: (sizes[kind], kind)).name
+
+
+def _placed(bundle: Bundle, alignment: int) -> Bundle:
+    """The bundle with its tensors' offsets counted from its start."""
     placed = []
     offset = 0
     for tensor in bundle.tensors:
-        with view[tensor.offset : tensor.offset + tensor.size] as data:
-            hasher.update(data)
         placed.append(Tensor(tensor.name, tensor.shape, tensor.type, offset, tensor.size))
-        room = padded(tensor.size, alignment)
-        hasher.update(bytes(room - tensor.size))
-        offset += room
-    return BundleEntry(Bundle(bundle.name, tuple(placed), bundle.size), cid_of(hasher.digest()))
+        offset += padded(tensor.size, alignment)
+    return Bundle(bundle.name, tuple(placed), bundle.size)
+
+
+def _written(blob: Blob) -> dict[str, Any]:
+    return {"hash": blob.cid, "size": blob.size, "pieces": base64.b64encode(b"".join(blob.pieces)).decode()}
+
+
+def _blob(item: Any, low: int, high: int) -> Blob:
+    if not isinstance(item["hash"], str) or not is_cid(item["hash"]):
+        raise ContentError("a hash is not written as b3-...")
+    size = _count(item["size"], low, high)
+    try:
+        joined = base64.b64decode(item["pieces"], validate=True)
+    except binascii.Error:
+        raise ContentError("the hashes of the pieces are not base64") from None
+    due = -(-size // PIECE) if size > PIECE else 0
+    if len(joined) != due * _DIGEST:
+        raise ContentError(f"{len(joined)} bytes of piece hashes for a blob of {size} bytes")
+    pieces = tuple(joined[at : at + _DIGEST] for at in range(0, len(joined), _DIGEST))
+    return Blob(item["hash"], size, pieces)
 
 
 def _entry(item: Any, name: str, alignment: int) -> BundleEntry:
@@ -186,7 +287,7 @@ def _entry(item: Any, name: str, alignment: int) -> BundleEntry:
         offset += padded(size, alignment)
     if item["name"] != name or item["size"] != offset:
         raise ContentError(f"bundle {name} does not have the name and size that its tensors give")
-    return BundleEntry(Bundle(name, tuple(tensors), offset), _cid(item["hash"]))
+    return BundleEntry(Bundle(name, tuple(tensors), offset), _blob(item, 0, MAX_FILE))
 
 
 def _count(value: Any, low: int, high: int) -> int:
@@ -196,12 +297,18 @@ def _count(value: Any, low: int, high: int) -> int:
 
 
 def _text(value: Any, longest: int = MAX_KEY) -> str:
-    if not isinstance(value, str) or not 1 <= len(value.encode(errors="replace")) <= longest:
+    if not isinstance(value, str) or not 1 <= len(value.encode()) <= longest:
         raise ContentError("a text is missing, empty or too long")
     return value
 
 
-def _cid(value: Any) -> str:
-    if not isinstance(value, str) or not is_cid(value):
-        raise ContentError("a hash is not written as b3-...")
+def _label(value: Any) -> str:
+    if len(_text(value)) > MAX_NAME or not value.isprintable():
+        raise ContentError(f"a name is no printable text of at most {MAX_NAME} characters")
+    return str(value)
+
+
+def _sha256(value: Any) -> str:
+    if not isinstance(value, str) or _SHA256.fullmatch(value) is None:
+        raise ContentError("a SHA-256 is not written as 64 hexadecimal digits")
     return value

@@ -29,7 +29,6 @@ class ModelFile:
     `context` the trained context length in tokens. `model` is the CID of the whole model, known only for a slice.
     """
 
-    path: Path
     header: Header
     name: str
     architecture: str
@@ -57,15 +56,18 @@ def describe(path: Path) -> ModelFile:
     """
     header = read_header(path)
     try:
-        return _describe(path, header)
+        return model_file(header)
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from None
 
 
-def _describe(path: Path, header: Header) -> ModelFile:
+def model_file(header: Header) -> ModelFile:
+    """What a header says about its model; ContentError without a path if it is no sound one."""
     architecture = header.text("general.architecture")
     if not 1 <= len(architecture) <= MAX_NAME:
         raise ContentError(f"general.architecture has {len(architecture)} characters")
+    if not architecture.isprintable():
+        raise ContentError(f"general.architecture {architecture!r} has characters that cannot be printed")
     held = header.integer(f"{architecture}.block_count")
     if not 1 <= held <= MAX_BLOCKS:
         raise ContentError(f"{architecture}.block_count is {held}, 1 to {MAX_BLOCKS} are possible")
@@ -92,9 +94,8 @@ def _describe(path: Path, header: Header) -> ModelFile:
     if model is not None and not is_cid(model):
         raise ContentError(f"{MODEL_KEY} is no model id")
     return ModelFile(
-        path=path,
         header=header,
-        name=header.text("general.name", "")[:MAX_NAME].strip() or "unnamed",
+        name=_printable(header.text("general.name", "")[:MAX_NAME]).strip() or "unnamed",
         architecture=architecture,
         blocks=blocks,
         layers=LayerRange(start, end),
@@ -103,3 +104,8 @@ def _describe(path: Path, header: Header) -> ModelFile:
         has_tokenizer="tokenizer.ggml.tokens" in header.metadata,
         model=model,
     )
+
+
+def _printable(text: str) -> str:
+    """`text` fit for a terminal: names come from files that anyone may have written."""
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -75,7 +75,7 @@ async def ready(kept: SliceKeeper) -> SliceProcess:
 
 
 def file_of(wanted: WantedSlice, slices: Path) -> Path:
-    return slice_file(wanted, slices, lambda: None).path
+    return slice_file(wanted, slices, lambda: None)[0]
 
 
 def test_a_slice_is_cut_once(wanted: WantedSlice, slices: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from intelnav.domain.errors import ContentError
 from intelnav.domain.slice import LayerRange
-from intelnav.store.bundles import bundles_of
-from intelnav.store.cut import cut, slice_bundles
+from intelnav.store.bundles import bundles_of, slice_bundles
+from intelnav.store.cut import cut
 from intelnav.store.gguf import Tensor, encode_header
 from intelnav.store.gguf_reader import read_header
 from intelnav.store.model_file import ModelFile, describe
@@ -123,9 +123,10 @@ def _ends(model: ModelFile) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("layers", ["0..3", "2..4", "3..6"])
 def test_bundles_lie_in_order_and_without_gaps(tiny: Path, tmp_path: Path, layers: str) -> None:
-    piece = describe(cut_at(tiny, layers, tmp_path))
+    path = cut_at(tiny, layers, tmp_path)
+    piece = describe(path)
     bundles = slice_bundles(describe(tiny), LayerRange.parse(layers))
-    assert sum(bundle.size for bundle in bundles) <= piece.path.stat().st_size
+    assert sum(bundle.size for bundle in bundles) <= path.stat().st_size
     assert all(0 <= later - end < 32 for (_, end), (later, _) in pairwise(_ends(piece)))
     expected = [tensor for bundle in bundles for tensor in bundle.tensors]
     assert [t.shape for t in piece.header.tensors[: len(expected)]] == [t.shape for t in expected]

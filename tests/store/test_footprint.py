@@ -58,10 +58,11 @@ def test_a_slice_and_its_model_need_the_same_cache(tiny: Path, tmp_path: Path) -
 
 
 def test_heads_are_counted_layer_by_layer(tmp_path: Path) -> None:
-    model = describe(tiny_model(tmp_path / "m.gguf", extra={"attention.head_count_kv": [1, 2, 4, 1, 2, 4]}))
+    source = tiny_model(tmp_path / "m.gguf", extra={"attention.head_count_kv": [1, 2, 4, 1, 2, 4]})
+    model = describe(source)
     one = 2 * 2 * HEAD * 256
     assert cache_bytes(model, LayerRange(1, 3), 256, 1) == (2 + 4) * one
-    cut(model.path, LayerRange(1, 3), tmp_path / "slice.gguf", CID)
+    cut(source, LayerRange(1, 3), tmp_path / "slice.gguf", CID)
     assert cache_bytes(describe(tmp_path / "slice.gguf"), LayerRange(1, 3), 256, 1) == (2 + 4) * one
 
 
@@ -80,11 +81,12 @@ def test_key_and_value_lengths_of_the_metadata_count(tmp_path: Path) -> None:
 def test_heads_that_are_no_number_for_each_layer_are_refused(
     tmp_path: Path, key: str, numbers: list[Any]
 ) -> None:
-    model = describe(with_array(tiny_model(tmp_path / "m.gguf"), f"llama.{key}", numbers))
+    source = with_array(tiny_model(tmp_path / "m.gguf"), f"llama.{key}", numbers)
+    model = describe(source)
     with pytest.raises(ContentError, match=f"llama.{key} must hold 6 whole numbers"):
         cache_bytes(model, LayerRange(0, 1), 256, 1)
     with pytest.raises(ContentError, match=f"llama.{key} must hold 6 whole numbers"):
-        cut(model.path, LayerRange(0, 2), tmp_path / "slice.gguf", CID)
+        cut(source, LayerRange(0, 2), tmp_path / "slice.gguf", CID)
 
 
 def test_a_header_without_heads_is_refused(tmp_path: Path) -> None:
