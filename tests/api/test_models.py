@@ -115,7 +115,7 @@ async def test_what_fails_at_once_is_a_refusal(
         ):
             answer = await node.local.request(method, path, json={"what": "tiny"})
             assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-            assert (error.strerror if isinstance(error, OSError) else str(error)) in answer.text
+            assert (str(error.strerror) if isinstance(error, OSError) else str(error)) in answer.text
 
 
 async def test_what_fails_later_is_the_last_event(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
