@@ -35,9 +35,15 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Advert:
-    """One peer's offer for one model: the layer ranges that it has loaded, and where to dial it."""
+    """One peer's offer for one model: the layer ranges that it has loaded, and where to dial it.
+
+    `chunks` is where it serves the model's chunks over HTTP; `load` is the part of its sessions in use, 0 to 1.
+    """
 
     peer: PeerId
     addresses: tuple[Address, ...]
     model: str
     slices: tuple[LayerRange, ...]
+    chunks: Address | None = None
+    engine_class: str = ""
+    load: float = 0.0
