@@ -3,7 +3,7 @@
 A reader takes what CBOR gave and raises ValueError if that is not the field; a writer is its inverse.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,20 @@ def sequence(item: Field, longest: int) -> Field:
         return tuple(map(item.read, value))
 
     return Field(read, lambda values: [item.write(value) for value in values])
+
+
+def read_all(fields: Mapping[str, Field], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `fields` in the map `given`, whose other entries are ignored."""
+    values = {}
+    for name, field in fields.items():
+        value = given.get(name)
+        if value is not None:
+            values[name] = field.read(value)
+        elif field.default is REQUIRED:
+            raise ValueError(f"{name} is missing")
+        else:
+            values[name] = field.default
+    return values
 
 
 def mapping(value: Any) -> dict[str, Any]:
