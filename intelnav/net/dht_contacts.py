@@ -43,7 +43,7 @@ class KnownContacts:
         return self._contacts.values()
 
     def save(self) -> None:
-        """Write the file if anything changed, so that it is never seen half written. A full disk is no reason to stop."""
+        """Write the file if anything changed, never seen half written. A full disk is no reason to stop."""
         contacts = list(self._contacts.values())
         if self._path is None or contacts == self._saved:
             return
@@ -70,7 +70,7 @@ def _read(path: Path) -> list[Contact]:
         return [_contact(entry) for entry in content["contacts"][-KEPT:]]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         log.warning("%s holds no contacts (%s); it will be written anew", path, str(error)[:100])
         return []
 
