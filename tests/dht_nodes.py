@@ -8,9 +8,9 @@ from pathlib import Path
 
 from intelnav.domain.advert import Address
 from intelnav.domain.identity import Identity
-from intelnav.net.discovery import DhtDiscovery
 from intelnav.net.dht_node import DhtNode, DhtSettings
 from intelnav.net.dht_upkeep import Upkeep
+from intelnav.net.discovery import DhtDiscovery
 
 LOOPBACK = Address("127.0.0.1", 0)
 

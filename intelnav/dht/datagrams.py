@@ -37,10 +37,11 @@ ROOM = MAX_DATAGRAM - ANSWER_HEAD
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Asks for a sign of life (`ping`), contacts near `target` (`find`), the records there too (`get`), or to keep one.
+    """Asks for something about `target`; `query` says what.
 
-    `client` says that the sender cannot be reached unasked, and is to enter no table. `token` is the one that the
-    asked node gave last.
+    `ping`: a sign of life. `find`: contacts near the target. `get`: the same, and the records there from `cursor` on.
+    `page`: only those. `add`: to keep `record`, with the token that the asked node gave last. `client` says that the
+    sender cannot be reached unasked, and is to enter no table.
     """
 
     query: str
@@ -112,6 +113,7 @@ _QUERIES: dict[str, dict[str, Field]] = {
     "ping": _ASKED,
     "find": {"target": _TARGET, **_ASKED},
     "get": {"target": _TARGET, "cursor": _CURSOR, **_ASKED},
+    "page": {"target": _TARGET, "cursor": _CURSOR, **_ASKED},
     "add": {"target": _TARGET, "record": _RECORD, "token": _TOKEN, **_ASKED},
 }
 _ANSWERED: dict[str, Field] = {

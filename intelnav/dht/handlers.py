@@ -6,7 +6,7 @@ from enum import StrEnum
 from intelnav.dht.contacts import Contact
 from intelnav.dht.datagrams import ROOM, Answer, Datagram, Request, packed_size
 from intelnav.dht.records import MAX_RECORD, parse_record
-from intelnav.dht.storage import CURSOR_BYTES, Storage
+from intelnav.dht.storage import Storage
 from intelnav.dht.tokens import Tokens
 from intelnav.domain.errors import Code, PeerError
 
@@ -15,7 +15,6 @@ Check = Callable[[Datagram], bool]
 
 CONTACTS = 8
 
-_FIRST_PAGE = bytes(CURSOR_BYTES // 2)
 # Contacts take no more of an answer than leaves room for a record of any size.
 _CONTACT_ROOM = ROOM - MAX_RECORD - 3
 
@@ -66,7 +65,7 @@ class Handlers:
         assert target is not None
         token = self._tokens.give(*sender, now)
         contacts: list[Contact] = []
-        if cursor is None or cursor[len(_FIRST_PAGE) :] == _FIRST_PAGE:
+        if request.query != "page":
             found = self._nearest(target, self._contacts + 1)
             contacts = [contact for contact in found if contact.key != asking][: self._contacts]
             while packed_size(contacts) > _CONTACT_ROOM:

@@ -1,4 +1,4 @@
-"""How much one address may cost this node: datagrams per second, and bytes sent to who never proved its address."""
+"""How much one address may cost this node: datagrams per second, bytes sent to it unproven, and requests in vain."""
 
 from collections import OrderedDict
 
@@ -8,6 +8,8 @@ from intelnav.dht.contacts import owner_of
 MAX_TRACKED = 8192
 VERIFIED_SECONDS = 600.0
 AMPLIFICATION = 2
+STRIKES = 2
+REST_SECONDS = 60.0
 
 
 class RateLimit:
@@ -28,6 +30,29 @@ class RateLimit:
         if len(self._buckets) > MAX_TRACKED:
             self._buckets.popitem(last=False)
         return allowed
+
+
+class Silences:
+    """Addresses that said nothing, so that hearsay cannot have them asked again and again."""
+
+    def __init__(self) -> None:
+        self._silent: OrderedDict[tuple[str, int], tuple[int, float]] = OrderedDict()
+
+    def silent(self, address: tuple[str, int], now: float) -> None:
+        """A request to it was not answered."""
+        strikes, _ = self._silent.pop(address, (0, now))
+        self._silent[address] = strikes + 1, now
+        if len(self._silent) > MAX_TRACKED:
+            self._silent.popitem(last=False)
+
+    def heard(self, address: tuple[str, int]) -> None:
+        """It answered."""
+        self._silent.pop(address, None)
+
+    def is_left_alone(self, address: tuple[str, int], now: float) -> bool:
+        """Whether the last two requests to it were not answered, the last of them less than a minute ago."""
+        strikes, at = self._silent.get(address, (0, now))
+        return strikes >= STRIKES and now - at < REST_SECONDS
 
 
 class Allowance:

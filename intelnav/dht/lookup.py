@@ -13,7 +13,7 @@ from typing import Literal
 from intelnav.dht.contacts import Contact, is_credible, nearest
 from intelnav.dht.datagrams import Answer
 from intelnav.dht.records import Record, parse_record
-from intelnav.dht.storage import digest_of
+from intelnav.dht.storage import CURSOR_BYTES, NO_RECORDS, digest_of
 from intelnav.domain.errors import PeerError
 from intelnav.domain.identity import PeerId
 
@@ -21,6 +21,10 @@ from intelnav.domain.identity import PeerId
 KEYS_PER_ADDRESS = 2
 # Records that are taken from one node: what one may keep under a key.
 RECORDS_PER_NODE = 64
+
+_PLACE = CURSOR_BYTES // 2
+# Multiples of the golden ratio lie evenly in a circle, however many there are.
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,11 @@ class LookupLimits:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request to send now: to whom, and from which page on, or None for the first."""
+    """A request to send now, and to whom; `query` is the datagram's. `find` has no cursor."""
 
     number: int
     contact: Contact
+    query: Literal["find", "get", "page"]
     cursor: bytes | None
 
 
@@ -74,13 +79,17 @@ class _Candidate:
     state: Literal["new", "asked", "late", "answered"] = "new"
     token: bytes | None = None
     records: dict[PeerId, Record] = field(default_factory=dict)
+    from_start: bool = False
 
 
 class Lookup:
     """A lookup for `target` that begins at the contacts `start`. `now` is in seconds of any steady clock.
 
-    With `records` it also collects the records under the target, from every page of every holder; `unix` is then the
-    time in Unix seconds and `is_signed` the check that a record has to pass. `own` is left out of it.
+    `own` is left out of it, and so is whom `is_left_alone`.
+
+    With a `seed`, 8 random bytes, it also collects the records under the target, from the pages of all holders; `unix`
+    is then the time in Unix seconds and `is_signed` the check that a record has to pass. All holders order their
+    records by the same seed and each is asked from another place on, so that together they show a full set soon.
     """
 
     def __init__(
@@ -90,9 +99,10 @@ class Lookup:
         now: float,
         *,
         own: bytes,
-        records: bool,
-        unix: float,
+        seed: bytes | None = None,
+        unix: float = 0.0,
         limits: LookupLimits | None = None,
+        is_left_alone: Callable[[Contact], bool] = lambda _: False,
         is_signed: Callable[[Record], bool] = Record.is_signed,
     ) -> None:
         self.target = target
@@ -100,10 +110,13 @@ class Lookup:
         self.requests = 0
         self._place = int.from_bytes(target, "big")
         self._own = own
-        self._wants_records = records
+        self._seed = seed
         self._unix = unix - now
         self._limits = limits or LookupLimits()
+        self._is_left_alone = is_left_alone
         self._is_signed = is_signed
+        self._spread = 0
+        self._sets: dict[bytes, dict[PeerId, Record]] = {}
         self._ends = now + self._limits.seconds
         self._late_until = now + self._limits.last_patience
         self._candidates: dict[bytes, _Candidate] = {}
@@ -138,7 +151,7 @@ class Lookup:
                 self._pages.remove(due)
             self._asked[self.requests] = due
             self._waiting[self.requests] = min(now + self._limits.patience, self._ends)
-            asks.append(Ask(self.requests, due.candidate.contact, due.cursor))
+            asks.append(self._ask(due))
             self.requests += 1
         return asks
 
@@ -159,7 +172,7 @@ class Lookup:
         named = [each for each in answer.contacts if is_credible(each.host, candidate.contact.host)]
         for contact in nearest(named, self.target, self._limits.accepted):
             self._consider(contact)
-        if self._wants_records:
+        if self._seed is not None:
             self._collect(candidate, answer, now)
 
     def failed(self, number: int) -> None:
@@ -178,10 +191,21 @@ class Lookup:
         )
         return [Holder(contact, self._candidates[contact.key].token) for contact in near]
 
+    def _ask(self, due: _Due) -> Ask:
+        contact = due.candidate.contact
+        if due.cursor is not None:
+            return Ask(self.requests, contact, "page", due.cursor)
+        if self._seed is None:
+            return Ask(self.requests, contact, "find", None)
+        place = self._spread.to_bytes(_PLACE, "big")
+        due.candidate.from_start = not self._spread
+        self._spread = (self._spread + _GOLDEN) % 2 ** (8 * _PLACE)
+        return Ask(self.requests, contact, "get", self._seed + place)
+
     def _consider(self, contact: Contact) -> None:
         if contact.key == self._own or contact.key in self._candidates:
             return
-        if self._addresses[contact.address] >= KEYS_PER_ADDRESS:
+        if self._addresses[contact.address] >= KEYS_PER_ADDRESS or self._is_left_alone(contact):
             return
         self._addresses[contact.address] += 1
         self._candidates[contact.key] = _Candidate(contact)
@@ -219,13 +243,25 @@ class Lookup:
         for data in answer.records:
             if len(candidate.records) < RECORDS_PER_NODE:
                 self._take(candidate, data, now)
-        # A page without anything new is no page of an honest holder.
-        if answer.cursor is not None and before < len(candidate.records) < RECORDS_PER_NODE:
-            self._pages.append(_Due(candidate, answer.cursor, answer.digest))
-        if digest_of(candidate.records.values()) == answer.digest:
+        if answer.digest == NO_RECORDS:
+            return
+        shown = self._sets.setdefault(answer.digest, {})
+        shown.update(candidate.records)
+        if answer.digest in (digest_of(shown.values()), digest_of(candidate.records.values())):
             # The whole of it was read; who has the same need not be asked for it.
             self._read.add(answer.digest)
-        self._pages = [page for page in self._pages if page.digest not in self._read]
+            self._pages = [page for page in self._pages if page.digest not in self._read]
+        elif answer.digest not in self._read:
+            self._follow(candidate, answer, before)
+
+    def _follow(self, candidate: _Candidate, answer: Answer, before: int) -> None:
+        """Go on reading, at the end from the start. A page without anything new is no page of an honest holder."""
+        if answer.cursor is not None:
+            if before < len(candidate.records) < RECORDS_PER_NODE:
+                self._pages.append(_Due(candidate, answer.cursor, answer.digest))
+        elif not candidate.from_start and self._seed is not None:
+            candidate.from_start = True
+            self._pages.append(_Due(candidate, self._seed + bytes(_PLACE), answer.digest))
 
     def _take(self, candidate: _Candidate, data: bytes, now: float) -> None:
         try:

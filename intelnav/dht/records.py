@@ -3,7 +3,6 @@
 A record's bytes are kept and passed on as they came, never written anew.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,16 +153,6 @@ def parse_record(data: object, key: bytes, now: float) -> Record:
     if not (offer.withdraws or offer.addresses):
         raise PeerError(Code.BAD_REQUEST, "the record offers something at no address")
     return Record(key, peer, common["seq"], common["expires"], offer, body, signature, data)
-
-
-def newest(records: Sequence[Record]) -> dict[PeerId, Record]:
-    """Per peer the record with the highest seq; the first of several that have the same."""
-    merged: dict[PeerId, Record] = {}
-    for record in records:
-        known = merged.get(record.peer)
-        if known is None or record.seq > known.seq:
-            merged[record.peer] = record
-    return merged
 
 
 def _check_time(expires: int, now: float) -> None:

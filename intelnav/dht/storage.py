@@ -14,6 +14,8 @@ from intelnav.domain.identity import PeerId
 
 CURSOR_BYTES = 16
 _HALF = CURSOR_BYTES // 2
+# The digest that stands for none at all.
+NO_RECORDS = bytes(_HALF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +125,15 @@ class Storage:
         heappush(self._expiry, (record.expires, record.key, record.peer, record.seq))
 
     def page(self, key: bytes, cursor: bytes, room: int, now: float) -> Page:
-        """Records under `key`, as many as fit in `room` bytes, at least one if there is any.
+        """Records under `key` from `cursor` on, as many as fit in `room` bytes, at least one if there is any.
 
-        `cursor` is 8 random bytes, which choose the order, and 8 zero bytes; then what the page before gave.
+        A cursor is 8 random bytes, which choose the order, and a place in that order: 8 bytes, at first any, all zero
+        for the beginning.
         """
         self.expire(now)
         kept = self._keys.get(key)
         if not kept:
-            return Page((), None, bytes(_HALF))
+            return Page((), None, NO_RECORDS)
         seed, after = cursor[:_HALF], cursor[_HALF:]
         order = sorted((_position(seed, peer), peer) for peer in kept)
         left = [(position, peer) for position, peer in order if position > after]

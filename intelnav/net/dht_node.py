@@ -13,6 +13,7 @@ from intelnav.dht.contacts import Contact
 from intelnav.dht.datagrams import MIN_REQUEST, Answer, Datagram, Request
 from intelnav.dht.handlers import Handlers, Stored
 from intelnav.dht.keys import distance, node_id
+from intelnav.dht.limits import Silences
 from intelnav.dht.lookup import Ask, Holder, Lookup, LookupLimits
 from intelnav.dht.records import Record
 from intelnav.dht.storage import CURSOR_BYTES, Storage, StorageLimits
@@ -79,6 +80,7 @@ class DhtNode:
         self.known = KnownContacts(contacts)
         self.reach = Reach(reachable)
         self._handlers = Handlers(self.storage, Tokens(os.urandom(32)), self.table.nearest)
+        self._silences = Silences()
         self._pinged: set[tuple[str, int]] = set()
         self.socket = DhtSocket(
             identity,
@@ -125,14 +127,15 @@ class DhtNode:
             self.table.nearest(target, START),
             loop.time(),
             own=self.identity.peer.key,
-            records=records,
+            seed=os.urandom(CURSOR_BYTES // 2) if records else None,
             unix=time.time(),
             limits=self.settings.lookup,
+            is_left_alone=lambda contact: self._silences.is_left_alone(contact.address, loop.time()),
         )
         heard = asyncio.Event()
         while True:
             for ask in lookup.asks(loop.time()):
-                self._send_ask(lookup, ask, records, heard)
+                self._send_ask(lookup, ask, heard)
             if lookup.finished:
                 return lookup
             with suppress(TimeoutError):
@@ -156,19 +159,15 @@ class DhtNode:
         def silent() -> None:
             self._pinged.discard(address)
             if key is not None:
-                self.table.failed(Contact(key, *address))
+                self._unheard(Contact(key, *address))
 
         request = Request("ping", client=self.reach.stays_out_of_tables)
         if self.socket.ask(address, key, request, answered, silent):
             self._pinged.add(address)
 
-    def _send_ask(self, lookup: Lookup, ask: Ask, records: bool, heard: asyncio.Event) -> None:
+    def _send_ask(self, lookup: Lookup, ask: Ask, heard: asyncio.Event) -> None:
         client = self.reach.stays_out_of_tables
-        if records:
-            cursor = ask.cursor or os.urandom(CURSOR_BYTES // 2) + bytes(CURSOR_BYTES // 2)
-            request = Request("get", lookup.target, cursor=cursor, client=client)
-        else:
-            request = Request("find", lookup.target, client=client)
+        request = Request(ask.query, lookup.target, ask.cursor, client=client)
 
         def answered(contact: Contact, answer: Answer) -> None:
             self._met(contact, answer)
@@ -202,8 +201,12 @@ class DhtNode:
 
     def _ask(self, contact: Contact, request: Request, answered: Callable[[Contact, Answer], None]) -> bool:
         return self.socket.ask(
-            contact.address, contact.key, request, answered, lambda: self.table.failed(contact)
+            contact.address, contact.key, request, answered, lambda: self._unheard(contact)
         )
+
+    def _unheard(self, contact: Contact) -> None:
+        self.table.failed(contact)
+        self._silences.silent(contact.address, asyncio.get_running_loop().time())
 
     def _keep(self, record: Record, holders: Sequence[Holder]) -> bool:
         """Keep an own record here as well, if this node is one of the nearest and others can ask it."""
@@ -237,6 +240,7 @@ class DhtNode:
         """A node answered, so it is alive and where it says."""
         if contact.key == self.identity.peer.key:
             return
+        self._silences.heard(contact.address)
         self.reach.seen_as(answer.you, contact)
         if answer.client:
             return
