@@ -1,18 +1,13 @@
 """Slices that travel: nodes with empty stores fetch just what they need, from each other or out of a remote GGUF."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from intelnav.cli.swarm_nodes import _free_ports
 from intelnav.domain.slice import LayerRange
 from intelnav.store.embedded import embedded_model
 from intelnav.store.manifest import Manifest, manifest_of, needed
-from tests.daemons import Daemon, daemons
-from tests.reference import greedy
-from tests.taps import Tap, tapped
+from tests.taps import Tap
 
 pytestmark = pytest.mark.timeout(240)
 

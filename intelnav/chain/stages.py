@@ -19,8 +19,8 @@ from intelnav.domain.hidden import Dtype
 from intelnav.domain.identity import PeerId
 from intelnav.domain.sampling import Sampling
 from intelnav.domain.slice import LayerRange
+from intelnav.encoding.cbor import MAX_HEAD
 from intelnav.engine.interface import Forward, Output, SliceEngine
-from intelnav.wire.cbor import MAX_HEAD
 from intelnav.wire.codec import MAX_MESSAGE
 from intelnav.wire.messages import Hidden, Token
 

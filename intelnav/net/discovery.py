@@ -1,8 +1,29 @@
-"""Who serves a model. For now the peers that the config file names; the DHT will answer the same question."""
+"""Who serves what: told by the peers that the config file names, or found in the DHT."""
 
-from collections.abc import Iterable
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
 
-from intelnav.domain.advert import Advert
+import anyio
+
+from intelnav.dht.contacts import is_loopback
+from intelnav.dht.keys import MODELS_KEY, RELAY_KEY, model_key
+from intelnav.dht.records import TTL_SECONDS, ListedModel, Offer, Record, encode_record
+from intelnav.domain.advert import Address, Advert
+from intelnav.domain.identity import PeerId
+from intelnav.net.dht_node import DhtNode
+from intelnav.net.dht_upkeep import JITTER
+
+log = logging.getLogger(__name__)
+
+ANNOUNCE_SECONDS = 300.0
+# An announcement that nobody kept is made again soon.
+RETRY_SECONDS = 15.0
+CACHE_SECONDS = 5.0
 
 
 class StaticDiscovery:
@@ -14,3 +35,180 @@ class StaticDiscovery:
     async def providers(self, model: str) -> list[Advert]:
         """Every known advert for the model with this CID, in the order of the config."""
         return [advert for advert in self._adverts if advert.model == model]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAdvert:
+    """A relay: where it is dialled, for how many peers it has room, and the part of that in use, 0 to 1."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+    room: int
+    load: float
+
+
+@dataclass(slots=True)
+class _Announcement:
+    offer: Offer
+    due: float
+
+
+class DhtDiscovery:
+    """Finds adverts in the DHT and keeps this node's own there. Implements `chain.entry.Discovery`.
+
+    What is announced is announced again every `announce_seconds` or so while `run` runs, and expires half an hour after
+    the last time. A read is shared with whoever asks the same within `cache_seconds`.
+    """
+
+    def __init__(
+        self,
+        node: DhtNode,
+        *,
+        announce_seconds: float = ANNOUNCE_SECONDS,
+        cache_seconds: float = CACHE_SECONDS,
+    ) -> None:
+        self._node = node
+        self._announce_seconds = announce_seconds
+        self._cache_seconds = cache_seconds
+        self._announced: dict[bytes, _Announcement] = {}
+        self._changed = asyncio.Event()
+        self._seq = 0
+        self._cache: dict[bytes, tuple[float, list[Record]]] = {}
+        self._reading: dict[bytes, asyncio.Lock] = {}
+
+    async def providers(self, model: str) -> list[Advert]:
+        """Every live advert for the model with this CID, in no order."""
+        return [
+            Advert(
+                record.peer,
+                addresses,
+                model,
+                record.offer.slices,
+                self._chunks(record.offer),
+                record.offer.engine_class,
+                record.offer.load,
+            )
+            for record, addresses in await self._offers(model_key(model))
+        ]
+
+    async def models(self) -> dict[ListedModel, list[PeerId]]:
+        """What the swarm serves, with those who list it."""
+        found: dict[ListedModel, list[PeerId]] = {}
+        for record, _ in await self._offers(MODELS_KEY):
+            for model in record.offer.models:
+                found.setdefault(model, []).append(record.peer)
+        return found
+
+    async def relays(self) -> list[RelayAdvert]:
+        """Every live relay, in no order."""
+        return [
+            RelayAdvert(record.peer, addresses, record.offer.relay, record.offer.load)
+            for record, addresses in await self._offers(RELAY_KEY)
+        ]
+
+    def contacts(self) -> list[tuple[PeerId, Address]]:
+        """The nodes of the DHT that this one keeps in touch with."""
+        return self._node.contacts()
+
+    async def announce(self, advert: Advert) -> int:
+        """Say from now on what this node serves of a model; the number of nodes that keep it.
+
+        It replaces what was said of that model. Raises PeerError `too_long` if it does not fit a record.
+        """
+        offer = Offer(
+            addresses=advert.addresses,
+            slices=advert.slices,
+            chunks=advert.chunks,
+            engine_class=advert.engine_class,
+            load=advert.load,
+        )
+        return await self._announce(model_key(advert.model), offer)
+
+    async def announce_models(self, models: Sequence[ListedModel], addresses: Sequence[Address]) -> int:
+        """List models from now on, for clients that look what there is; replaces what was listed."""
+        return await self._announce(MODELS_KEY, Offer(addresses=tuple(addresses), models=tuple(models)))
+
+    async def announce_relay(self, addresses: Sequence[Address], room: int, load: float = 0.0) -> int:
+        """Offer this node as a relay with room for so many peers from now on."""
+        return await self._announce(RELAY_KEY, Offer(addresses=tuple(addresses), relay=room, load=load))
+
+    async def withdraw(self, model: str) -> None:
+        """No longer serve the model with this CID, and say so at once."""
+        await self._withdraw([model_key(model)])
+
+    async def withdraw_all(self) -> None:
+        """Take back everything that was announced, at once; for a node that drains or stops."""
+        await self._withdraw(list(self._announced))
+
+    async def run(self) -> None:
+        """Announce again what is due, until cancelled."""
+        while True:
+            now = time.monotonic()
+            for key in [key for key, what in self._announced.items() if what.due <= now]:
+                if key in self._announced:
+                    await self._publish(key, self._announced[key])
+            due = min((what.due for what in self._announced.values()), default=now + self._announce_seconds)
+            self._changed.clear()
+            with anyio.move_on_after(max(0.0, due - time.monotonic())):
+                await self._changed.wait()
+
+    async def _announce(self, key: bytes, offer: Offer) -> int:
+        # Written once before anything is kept: what does not fit is told to who asks for it.
+        self._record(key, offer)
+        announcement = _Announcement(offer, time.monotonic() + RETRY_SECONDS)
+        self._announced[key] = announcement
+        kept = await self._publish(key, announcement)
+        self._changed.set()
+        return kept
+
+    async def _publish(self, key: bytes, announcement: _Announcement) -> int:
+        kept = await self._node.put(self._record(key, announcement.offer))
+        alone = kept < 2
+        seconds = RETRY_SECONDS if alone else self._announce_seconds
+        announcement.due = time.monotonic() + seconds * random.uniform(1 - JITTER, 1 + JITTER)
+        self._cache.pop(key, None)
+        return kept
+
+    async def _withdraw(self, keys: Sequence[bytes]) -> None:
+        announced = [key for key in keys if self._announced.pop(key, None) is not None]
+        await asyncio.gather(*(self._node.put(self._record(key, Offer())) for key in announced))
+        for key in announced:
+            self._cache.pop(key, None)
+
+    def _record(self, key: bytes, offer: Offer) -> Record:
+        now = time.time()
+        self._seq = max(self._seq + 1, int(now * 1000))
+        return encode_record(self._node.identity, key, offer, seq=self._seq, expires=int(now) + TTL_SECONDS)
+
+    async def _offers(self, key: bytes) -> list[tuple[Record, tuple[Address, ...]]]:
+        """The live records under `key` that offer something where this node can dial it."""
+        now = time.time()
+        live = [each for each in await self._read(key) if each.expires > now and not each.offer.withdraws]
+        found = [(record, self._dialable(record.offer.addresses)) for record in live]
+        return [(record, addresses) for record, addresses in found if addresses]
+
+    async def _read(self, key: bytes) -> list[Record]:
+        async with self._reading.setdefault(key, asyncio.Lock()):
+            at, records = self._cache.get(key, (-self._cache_seconds, []))
+            if time.monotonic() - at >= self._cache_seconds:
+                records = await self._node.get(key)
+                self._cache[key] = time.monotonic(), records
+        return records
+
+    def _chunks(self, offer: Offer) -> Address | None:
+        return None if offer.chunks is None else next(iter(self._dialable([offer.chunks])), None)
+
+    def _dialable(self, addresses: Sequence[Address]) -> tuple[Address, ...]:
+        """Without the addresses that lead back to this very machine, unless the swarm is on one ([A9])."""
+        bound = self._node.reach.bound
+        if bound is not None and is_loopback(bound.host):
+            return tuple(addresses)
+        return tuple(address for address in addresses if not _leads_home(address.host))
+
+
+def _leads_home(host: str) -> bool:
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+    return ip.is_loopback or ip.is_unspecified

@@ -6,9 +6,10 @@ from typing import Any
 
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.hidden import HiddenState
-from intelnav.wire import cbor
+from intelnav.encoding import cbor
+from intelnav.encoding import fields as shared
+from intelnav.encoding.fields import REQUIRED, Field, optional
 from intelnav.wire import fields as f
-from intelnav.wire.fields import REQUIRED, Field, optional
 from intelnav.wire.messages import (
     AbortSession,
     ForwardHidden,
@@ -42,23 +43,23 @@ class _Kind:
     tensor: bool = False
 
 
-_ANSWERED = {"session": f.SESSION, "seq": f.U32, "position": f.U32, "spent": f.SPENT}
+_ANSWERED = {"session": f.SESSION, "seq": shared.U32, "position": shared.U32, "spent": f.SPENT}
 
 _KINDS = (
-    _Kind(Hello, "hello", {"protocol": f.U32, "agent": f.AGENT, "features": optional(f.FEATURES, ())}),
+    _Kind(Hello, "hello", {"protocol": shared.U32, "agent": f.AGENT, "features": optional(f.FEATURES, ())}),
     _Kind(
         SessionInit,
         "session_init",
         {
             "session": f.SESSION,
-            "model": f.MODEL,
-            "layers": f.LAYERS,
+            "model": shared.MODEL,
+            "layers": shared.LAYERS,
             "dtype": f.DTYPE,
-            "context": f.POSITIVE,
-            "prev": f.PEER,
+            "context": shared.POSITIVE,
+            "prev": shared.PEER,
             "next": optional(f.NEXT_HOP),
             "sampling": optional(f.SAMPLING),
-            "engine_class": optional(f.ENGINE_CLASS),
+            "engine_class": optional(shared.ENGINE_CLASS),
         },
     ),
     _Kind(
@@ -66,24 +67,24 @@ _KINDS = (
         "session_ack",
         {
             "session": f.SESSION,
-            "engine_class": f.ENGINE_CLASS,
-            "max_rows": f.POSITIVE,
-            "window": f.POSITIVE,
-            "context": f.POSITIVE,
+            "engine_class": shared.ENGINE_CLASS,
+            "max_rows": shared.POSITIVE,
+            "window": shared.POSITIVE,
+            "context": shared.POSITIVE,
         },
     ),
     _Kind(
         ForwardHidden,
         "forward_hidden",
-        _ANSWERED | {"kv_truncate_to": optional(f.U32), "sample_from": optional(f.U32)},
+        _ANSWERED | {"kv_truncate_to": optional(shared.U32), "sample_from": optional(shared.U32)},
         tensor=True,
     ),
     _Kind(Token, "token", _ANSWERED | {"tokens": f.TOKENS}),
     _Kind(Hidden, "hidden", _ANSWERED, tensor=True),
     _Kind(SessionClose, "session_close", {"session": f.SESSION}),
     _Kind(AbortSession, "abort_session", {"session": f.SESSION, "code": f.CODE, "reason": f.REASON}),
-    _Kind(Ping, "ping", {"nonce": f.U63, "at": f.U63}),
-    _Kind(Pong, "pong", {"nonce": f.U63, "at": f.U63}),
+    _Kind(Ping, "ping", {"nonce": shared.U63, "at": shared.U63}),
+    _Kind(Pong, "pong", {"nonce": shared.U63, "at": shared.U63}),
 )
 _KIND = {"kind": f.KIND}
 _STATE = {"dtype": f.DTYPE, "shape": f.SHAPE}

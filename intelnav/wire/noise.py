@@ -15,8 +15,8 @@ from noise.state import CipherState, HandshakeState
 
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import Identity, PeerId
-from intelnav.wire import cbor
-from intelnav.wire.fields import PEER, SIGNATURE
+from intelnav.encoding import cbor
+from intelnav.encoding.fields import PEER, SIGNATURE
 
 MAX_CIPHERTEXT = 65_535
 TAG = 16

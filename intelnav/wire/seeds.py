@@ -6,8 +6,8 @@ from typing import Any
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import Identity, PeerId
-from intelnav.wire import cbor
-from intelnav.wire.fields import ADDRESS, PEER, SIGNATURE, U63, sequence
+from intelnav.encoding import cbor
+from intelnav.encoding.fields import ADDRESS, PEER, SIGNATURE, U63, sequence
 
 MAX_BYTES = 16 * 1024
 MAX_ADDRESSES = 256

@@ -10,6 +10,7 @@ from typing import Any
 
 import cbor2
 
+from intelnav.dht.keys import MODELS_KEY, RELAY_KEY, model_key
 from intelnav.domain.advert import Address
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.identity import Identity
@@ -382,6 +383,98 @@ def _seeds() -> list[dict[str, Any]]:
     ]
 
 
+RECORD_NOW = 1_800_000_000
+RECORD_KEY = model_key("b3-" + "a" * 52)
+ADVERT = {
+    "key": RECORD_KEY,
+    "seq": 1_800_000_000_000,
+    "expires": RECORD_NOW + 1800,
+    "addrs": ["192.0.2.7:7717", "[2001:db8::7]:7717"],
+    "slices": [[8, 15], [22, 30]],
+    "chunks": "192.0.2.7:7718",
+    "engine_class": "llama.cpp/cpu",
+    "load": 0.25,
+}
+LISTED = ["b3-" + "a" * 52, "Tiny", "llama", 30, 2**33, "Q4_K"]
+MODELS = {key: ADVERT[key] for key in ("seq", "expires", "addrs")} | {"key": MODELS_KEY, "models": [LISTED]}
+RELAY = {key: ADVERT[key] for key in ("seq", "expires", "addrs")} | {"key": RELAY_KEY, "relay": 16}
+LEAST = {key: ADVERT[key] for key in ("key", "seq", "expires", "addrs", "slices")}
+HOST = Identity(b"\x31" * 32)
+
+# Name, key that was asked for, and the body; None for the code of a good one.
+RECORDS: dict[str, tuple[bytes, Any, str | None]] = {
+    "an advert": (RECORD_KEY, ADVERT, None),
+    "only what must be": (RECORD_KEY, LEAST, None),
+    "null is absent": (RECORD_KEY, {**LEAST, "chunks": None, "load": None}, None),
+    "an unknown field": (RECORD_KEY, {**LEAST, "colour": "blue"}, None),
+    "a withdrawal": (RECORD_KEY, {**LEAST, "slices": [], "addrs": []}, None),
+    "models": (MODELS_KEY, MODELS, None),
+    "a relay": (RELAY_KEY, RELAY, None),
+    "expires in a second": (RECORD_KEY, {**LEAST, "expires": RECORD_NOW + 1}, None),
+    "expires in 32 minutes": (RECORD_KEY, {**LEAST, "expires": RECORD_NOW + 1920}, None),
+    "just expired": (RECORD_KEY, {**LEAST, "expires": RECORD_NOW}, "timeout"),
+    "expires in 32 minutes and a second": (
+        RECORD_KEY,
+        {**LEAST, "expires": RECORD_NOW + 1921},
+        "bad_request",
+    ),
+    "under a foreign key": (model_key("b3-" + "b" * 52), ADVERT, "bad_request"),
+    "models under a model's key": (RECORD_KEY, {**MODELS, "key": RECORD_KEY}, "bad_request"),
+    "slices under the relay key": (RELAY_KEY, {**ADVERT, "key": RELAY_KEY}, "bad_request"),
+    "a body of 513 bytes": (
+        RECORD_KEY,
+        {**LEAST, "pad": bytes(513 - 3 - 4 - len(cbor2.dumps(LEAST)))},
+        "too_long",
+    ),
+    "without a seq": (RECORD_KEY, {k: v for k, v in LEAST.items() if k != "seq"}, "bad_request"),
+    "a seq below 0": (RECORD_KEY, {**LEAST, "seq": -1}, "bad_request"),
+    "a seq of 2^63": (RECORD_KEY, {**LEAST, "seq": 2**63}, "bad_request"),
+    "a fraction of a second": (RECORD_KEY, {**LEAST, "expires": RECORD_NOW + 0.5}, "bad_request"),
+    "a key of 19 bytes": (RECORD_KEY, {**LEAST, "key": RECORD_KEY[:19]}, "bad_request"),
+    "layers that end where they start": (RECORD_KEY, {**LEAST, "slices": [[8, 8]]}, "bad_request"),
+    "33 slices": (RECORD_KEY, {**LEAST, "slices": [[n, n + 1] for n in range(33)]}, "bad_request"),
+    "slices at no address": (RECORD_KEY, {**LEAST, "addrs": []}, "bad_request"),
+    "nine addresses": (RECORD_KEY, {**LEAST, "addrs": ["192.0.2.7:1"] * 9}, "bad_request"),
+    "an address with port 0": (RECORD_KEY, {**LEAST, "addrs": ["192.0.2.7:0"]}, "bad_request"),
+    "chunks at no port": (RECORD_KEY, {**LEAST, "chunks": "192.0.2.7"}, "bad_request"),
+    "a load above 1": (RECORD_KEY, {**LEAST, "load": 1.5}, "bad_request"),
+    "a load that is not a number": (RECORD_KEY, {**LEAST, "load": float("nan")}, "bad_request"),
+    "a tag": (RECORD_KEY, {**LEAST, "slices": cbor2.CBORTag(4, [1, 2])}, "bad_request"),
+    "a model of five items": (MODELS_KEY, {**MODELS, "models": [LISTED[:5]]}, "bad_request"),
+    "no map": (RECORD_KEY, [1, 2], "bad_request"),
+}
+
+
+def _records() -> dict[str, Any]:
+    cases = []
+    for name, (key, entries, code) in RECORDS.items():
+        body = cbor2.dumps(entries)
+        signature = HOST.sign(b"intelnav-advert/1:" + body)
+        data = cbor2.dumps({"body": body, "pk": HOST.peer.key, "sig": signature})
+        cases.append({"name": name, "key": key.hex(), "record": data.hex(), "code": code})
+    good = cbor2.dumps(LEAST)
+    signature = HOST.sign(b"intelnav-advert/1:" + good)
+    whole = {"body": good, "pk": HOST.peer.key, "sig": signature}
+    flipped = bytes([signature[0] ^ 1]) + signature[1:]
+    for name, outer, code in (
+        ("an entry beside the three", {**whole, "more": 1}, "bad_request"),
+        ("no signature", {k: v for k, v in whole.items() if k != "sig"}, "bad_request"),
+        ("a signature of 63 bytes", {**whole, "sig": signature[:63]}, "bad_request"),
+        ("a body that is a map", {**whole, "body": {"key": RECORD_KEY}}, "too_long"),
+        ("a bit of the signature flipped", {**whole, "sig": flipped}, "forged"),
+        ("another peer's key", {**whole, "pk": Identity(b"\x32" * 32).peer.key}, "forged"),
+        ("signed without its purpose", {**whole, "sig": HOST.sign(good)}, "forged"),
+        ("another body", {**whole, "body": cbor2.dumps({**LEAST, "seq": 9})}, "forged"),
+    ):
+        cases.append(
+            {"name": name, "key": RECORD_KEY.hex(), "record": cbor2.dumps(outer).hex(), "code": code}
+        )
+    cut = cbor2.dumps(whole)
+    for name, data in (("cut off", cut[:-1]), ("a byte too many", cut + b"\x00"), ("empty", b"")):
+        cases.append({"name": name, "key": RECORD_KEY.hex(), "record": data.hex(), "code": "bad_request"})
+    return {"now": RECORD_NOW, "peer": str(HOST.peer), "cases": cases}
+
+
 def main() -> None:
     """Write every file."""
     for name, content in (
@@ -390,6 +483,7 @@ def main() -> None:
         ("noise", _noise()),
         ("payloads", _payloads()),
         ("seeds", _seeds()),
+        ("records", _records()),
     ):
         text = json.dumps(content, indent=1, ensure_ascii=True)
         (FOLDER / f"{name}.json").write_text(text + "\n")

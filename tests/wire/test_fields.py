@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intelnav.domain.errors import Code
+from intelnav.encoding import fields as shared
+from intelnav.encoding.fields import Field
 from intelnav.wire import fields
-from intelnav.wire.fields import Field
 from tests.wire.strategies import addresses, next_hops, samplings
 
 anything = st.recursive(
@@ -12,7 +13,7 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=12), inner, max_size=6),
     max_leaves=10,
 )
-ALL = [value for value in vars(fields).values() if isinstance(value, Field)]
+ALL = [value for value in (vars(fields) | vars(shared)).values() if isinstance(value, Field)]
 
 
 @given(anything, st.sampled_from(ALL))
@@ -36,7 +37,7 @@ def test_sampling_survives(sampling: object) -> None:
 
 @given(addresses)
 def test_no_address_of_ours_is_refused_by_a_peer(address: object) -> None:
-    assert fields.ADDRESSES.read([str(address)]) == (address,)
+    assert shared.ADDRESSES.read([str(address)]) == (address,)
 
 
 def test_a_sampling_setting_that_is_null_is_absent() -> None:
@@ -46,12 +47,12 @@ def test_a_sampling_setting_that_is_null_is_absent() -> None:
 @pytest.mark.parametrize("host", ["a..b", ".", "..", ".a", "x" * 64, "x" * 64 + ".example"])
 def test_a_host_name_that_cannot_be_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="is no address"):
-        fields.ADDRESSES.read([f"{host}:1"])
+        shared.ADDRESSES.read([f"{host}:1"])
 
 
 def test_true_is_not_one() -> None:
     with pytest.raises(ValueError, match="whole number"):
-        fields.U32.read(True)
+        shared.U32.read(True)
 
 
 def test_a_code_of_a_later_version_still_ends_the_session() -> None:

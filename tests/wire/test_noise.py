@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from intelnav.domain.errors import PeerError
 from intelnav.domain.identity import Identity, PeerId
-from intelnav.wire import cbor
+from intelnav.encoding import cbor
 from intelnav.wire.noise import MAX_PLAINTEXT, TAG, Handshake, Transport
 
 LEFT, RIGHT, OTHER = (Identity(bytes([n]) * 32) for n in (1, 2, 3))

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intelnav.domain.errors import Code, PeerError
-from intelnav.wire import cbor
-from intelnav.wire.cbor import MAX_HEAD, dump, dump_before_payload, load
+from intelnav.encoding import cbor
+from intelnav.encoding.cbor import MAX_HEAD, dump, dump_before_payload, load
 
 plain = st.recursive(
     st.none()

@@ -1,0 +1,103 @@
+"""The contacts that a node passes on and starts its lookups from, in the buckets of the kademlia package.
+
+Of that package this uses `Node`, `KBucket` and `RoutingTable`, and those not as they stand: its search is not
+XOR-nearest, and its table pings by itself (docs/adr/0007).
+"""
+
+from collections import Counter
+from ipaddress import ip_address
+
+from kademlia.node import Node
+from kademlia.routing import KBucket, RoutingTable
+
+from intelnav.dht.contacts import Contact, nearest, network_of
+from intelnav.dht.keys import node_id
+
+BUCKET = 8
+# Of one /24 in one bucket, so that whoever has many addresses in it cannot fill it.
+PER_NETWORK = 3
+# One lost datagram is no dead node. After the first failure it is no longer passed on, after the second it is gone.
+FAILURES = 2
+# The package splits a bucket that this node is not in, too, until its depth is a multiple of this.
+_DEPTH_STEP = 5
+
+
+class Table:
+    """Contacts that answered, for the node with the public key `own`."""
+
+    def __init__(self, own: bytes) -> None:
+        self._own = own
+        self._me = Node(node_id(own))
+        self._table = RoutingTable(None, BUCKET, self._me)
+        self._failures: Counter[bytes] = Counter()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._table.buckets))
+
+    def __contains__(self, contact: Contact) -> bool:
+        known = self._bucket(contact)[contact.id]
+        return known is not None and known.contact == contact
+
+    def contacts(self) -> list[Contact]:
+        """Every contact."""
+        return [node.contact for bucket in self._table.buckets for node in bucket.get_nodes()]
+
+    def nearest(self, target: bytes, count: int) -> list[Contact]:
+        """The contacts nearest to `target` that did not fail lately, nearest first."""
+        return nearest(
+            (contact for contact in self.contacts() if contact.id not in self._failures), target, count
+        )
+
+    def has_room(self, contact: Contact) -> bool:
+        """Whether an unknown contact would enter a bucket rather than wait for a place in it."""
+        bucket = self._bucket(contact)
+        return contact.key != self._own and self._fits(bucket, contact) and self._can_grow(bucket)
+
+    def add(self, contact: Contact) -> Contact | None:
+        """A contact that answered. If its bucket is full, it waits; the one to ping, which may be dead, is returned."""
+        if contact.key == self._own:
+            return None
+        self._failures.pop(contact.id, None)
+        node = Node(contact.id, contact.host, contact.port)
+        node.contact = contact
+        while self._fits(bucket := self._bucket(contact), contact):
+            if bucket.add_node(node):
+                return None
+            if not self._splits(bucket):
+                oldest: Contact = bucket.head().contact
+                return oldest
+            self._table.split_bucket(self._table.get_bucket_for(node))
+        return None
+
+    def failed(self, contact: Contact) -> None:
+        """It did not answer. One that waits for its place takes it when it is gone."""
+        if contact not in self:
+            return
+        self._failures[contact.id] += 1
+        if self._failures[contact.id] >= FAILURES:
+            del self._failures[contact.id]
+            self._table.remove_contact(Node(contact.id))
+
+    def buckets(self) -> list[tuple[int, int]]:
+        """The ranges of ids, from and to, for which there is a bucket."""
+        return [bucket.range for bucket in self._table.buckets]
+
+    def _bucket(self, contact: Contact) -> KBucket:
+        return self._table.buckets[self._table.get_bucket_for(Node(contact.id))]
+
+    def _can_grow(self, bucket: KBucket) -> bool:
+        return len(bucket) < BUCKET or self._splits(bucket)
+
+    def _splits(self, bucket: KBucket) -> bool:
+        return bool(bucket.has_in_range(self._me) or bucket.depth() % _DEPTH_STEP != 0)
+
+    def _fits(self, bucket: KBucket, contact: Contact) -> bool:
+        if not ip_address(contact.host).is_global:
+            return True
+        network = network_of(contact.host)
+        same = [
+            node
+            for node in bucket.get_nodes()
+            if node.id != contact.id and network_of(node.contact.host) == network
+        ]
+        return len(same) < PER_NETWORK

@@ -1,0 +1,212 @@
+import random
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intelnav.dht.contacts import Contact
+from intelnav.dht.datagrams import Answer
+from intelnav.dht.lookup import KEYS_PER_ADDRESS, Ask, Lookup, LookupLimits
+from intelnav.dht.records import Offer
+from tests.dht.network import Network
+from tests.dht.records import KEY, NOW, peer, record
+
+YOU = ("192.0.2.1", 1)
+TARGETS = [sha256(bytes([n])).digest()[:20] for n in range(10)]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_it_ends_at_the_nearest(target: bytes) -> None:
+    network = Network(200)
+    lookup, seconds = network.lookup(network.members[0], target, records=False)
+    expected = [member.contact for member in network.nearest(target, 9)]
+    expected = [each for each in expected if each != network.members[0].contact][:8]
+    assert [holder.contact for holder in lookup.holders()] == expected
+    assert all(holder.token is not None for holder in lookup.holders())
+    assert seconds < 0.4
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_dead_nodes_cost_their_time_outs_and_nothing_else(target: bytes) -> None:
+    network = Network(200)
+    network.kill(0.3)
+    asker = network.nearest(bytes(20), 1)[0]
+    lookup, seconds = network.lookup(asker, target, records=False)
+    # Nobody has noticed yet, so others name the dead as well; the last of the eight may not come up between them.
+    expected = [member.contact for member in network.nearest(target, 9) if member is not asker][:6]
+    assert [holder.contact for holder in lookup.holders()][:6] == expected
+    assert seconds < 2.0
+    assert lookup.requests <= 40
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+@pytest.mark.parametrize("count", [1, 5, 20, 64])
+def test_every_record_is_found(count: int, loss: float) -> None:
+    network = Network(100, loss=loss)
+    for number in range(1, count + 1):
+        made = record(number)
+        for member in network.nearest(KEY, 8):
+            member.storage.add(made, f"192.0.{number}.7", NOW)
+    lookup, seconds = network.lookup(network.members[0], KEY)
+    assert {each.seq for each in lookup.records.values()} == {1}
+    assert set(lookup.records) == {peer(number).peer for number in range(1, count + 1)}
+    assert lookup.requests <= 60
+    assert seconds < 3.0
+
+
+def test_holders_that_differ_are_read_in_full_and_the_newest_wins() -> None:
+    network = Network(50)
+    holders = network.nearest(KEY, 8)
+    for number in range(1, 13):
+        for index, member in enumerate(holders):
+            if (index + number) % 4:
+                member.storage.add(record(number), f"192.0.{number}.7", NOW)
+    holders[3].storage.add(record(1, seq=9, offer=Offer()), "192.0.2.7", NOW)
+    lookup, _ = network.lookup(network.members[0], KEY)
+    assert set(lookup.records) == {peer(number).peer for number in range(1, 13)}
+    assert lookup.records[peer(1).peer].offer.withdraws
+
+
+def test_a_slow_network_is_not_taken_for_a_dead_one() -> None:
+    network = Network(30, delay=0.4)
+    asker = network.members[0]
+    asker.table = asker.table[:1]
+    lookup, seconds = network.lookup(asker, KEY, records=False)
+    assert lookup.holders()
+    assert seconds < 5.0
+
+
+def test_nobody_to_ask_ends_at_once() -> None:
+    lookup = Lookup(KEY, [], 0.0, own=b"o" * 32)
+    assert lookup.asks(0.0) == []
+    assert lookup.finished
+    assert lookup.wake_at() is None
+    assert lookup.holders() == []
+
+
+@pytest.mark.parametrize("part", [0.3, 1.0])
+@pytest.mark.parametrize("kind", ["fakes", "rubbish", "silence", "endless pages"])
+def test_hostile_nodes_cost_their_bound_at_most(kind: str, part: float) -> None:
+    network = Network(200)
+    chance = random.Random(7)
+
+    def fakes(ask: Ask) -> Answer:
+        contacts = [Contact(chance.randbytes(32), f"10.9.{chance.randrange(256)}.9", 9) for _ in range(28)]
+        return Answer(YOU, bytes(8), tuple(contacts))
+
+    def rubbish(ask: Ask) -> Answer:
+        return Answer(YOU, None, (), (chance.randbytes(300), b"", record(key=bytes(20)).data), None, b"x" * 8)
+
+    def endless(ask: Ask) -> Answer:
+        shown = record(chance.randrange(1, 500)).data
+        return Answer(YOU, None, (), (shown,), chance.randbytes(16), chance.randbytes(8))
+
+    answers = {"fakes": fakes, "rubbish": rubbish, "silence": lambda _: None, "endless pages": endless}
+    honest = network.members[0]
+    for member in chance.sample(network.members[1:], int(part * 199)):
+        member.hostile = answers[kind]
+    network.store(record())
+    lookup, seconds = network.lookup(honest, KEY)
+    assert lookup.requests <= 60
+    assert seconds <= 5.0
+    if part < 1:
+        assert peer(1).peer in lookup.records
+
+
+def test_of_one_answer_only_so_many_contacts_are_taken() -> None:
+    start = Contact(b"s" * 32, "10.0.0.1", 1)
+    lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32, limits=LookupLimits(wanted=100, parallel=100))
+    [ask] = lookup.asks(0.0)
+    named = tuple(Contact(bytes([n]) * 32, f"10.0.1.{n}", 1) for n in range(1, 29))
+    lookup.answered(ask.number, Answer(YOU, contacts=named), 0.1)
+    assert len(lookup.asks(0.1)) == LookupLimits().accepted
+
+
+def test_one_address_is_not_asked_for_the_sake_of_many_keys() -> None:
+    start = Contact(b"s" * 32, "10.0.0.1", 1)
+    lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32)
+    [ask] = lookup.asks(0.0)
+    named = tuple(Contact(bytes([n]) * 32, "10.0.0.99", 53) for n in range(1, 13))
+    lookup.answered(ask.number, Answer(YOU, contacts=named), 0.1)
+    assert len(lookup.asks(0.1)) == KEYS_PER_ADDRESS
+
+
+def test_a_stranger_cannot_name_addresses_of_this_network() -> None:
+    start = Contact(b"s" * 32, "8.8.8.8", 1)
+    lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32)
+    [ask] = lookup.asks(0.0)
+    named = (Contact(b"a" * 32, "127.0.0.1", 53), Contact(b"b" * 32, "192.168.1.1", 53))
+    lookup.answered(ask.number, Answer(YOU, contacts=named), 0.1)
+    assert lookup.asks(0.1) == []
+    assert lookup.finished
+
+
+def test_who_is_left_alone_is_not_asked() -> None:
+    contacts = [Contact(bytes([n]) * 32, f"10.0.0.{n}", 1) for n in range(1, 5)]
+    lookup = Lookup(
+        KEY, contacts, 0.0, own=contacts[0].key, is_left_alone=lambda contact: contact == contacts[1]
+    )
+    assert {ask.contact for ask in lookup.asks(0.0)} == set(contacts[2:])
+
+
+def test_forged_and_foreign_records_are_not_taken() -> None:
+    start = Contact(b"s" * 32, "10.0.0.1", 1)
+    good, foreign, expired = record(1), record(2, key=bytes(20)), record(3, lives=-1)
+    forged = record(4).data.replace(peer(4).peer.key, peer(5).peer.key)
+    lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32, seed=bytes(8), unix=NOW)
+    [ask] = lookup.asks(0.0)
+    assert ask.query == "get"
+    shown = (forged, foreign.data, expired.data, good.data)
+    lookup.answered(ask.number, Answer(YOU, records=shown, digest=b"x" * 8), 0.0)
+    assert lookup.records == {peer(1).peer: good}
+
+
+def test_an_answer_after_its_time_out_counts_and_a_second_one_does_not() -> None:
+    contacts = [Contact(bytes([n]) * 32, f"10.0.0.{n}", 1) for n in (1, 2)]
+    lookup = Lookup(KEY, contacts, 0.0, own=b"o" * 32)
+    first, second = lookup.asks(0.0)
+    lookup.answered(first.number, Answer(YOU, b"12345678"), 0.3)
+    assert lookup.asks(0.4) == []
+    lookup.answered(second.number, Answer(YOU, b"abcdefgh"), 0.45)
+    lookup.answered(second.number, Answer(YOU, b"ijklmnop"), 0.46)
+    assert {holder.token for holder in lookup.holders()} == {b"12345678", b"abcdefgh"}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["answer", "silence", "send"]), st.floats(0, 0.5)), max_size=80),
+    st.integers(0, 2**32),
+)
+def test_whatever_comes_it_keeps_its_limits_and_ends(events: list[tuple[str, float]], seed: int) -> None:
+    chance = random.Random(seed)
+    limits = LookupLimits()
+
+    def some(count: int) -> list[Contact]:
+        return [Contact(chance.randbytes(32), f"10.0.{chance.randrange(99)}.1", 1) for _ in range(count)]
+
+    lookup = Lookup(KEY, some(16), 0.0, own=b"o" * 32, seed=bytes(8), unix=NOW)
+    now, open_asks, sent = 0.0, [], 0
+    for what, gap in events:
+        new = lookup.asks(now)
+        sent += len(new)
+        open_asks += new
+        assert len(lookup._waiting) <= limits.parallel
+        assert sent == lookup.requests <= limits.requests
+        now += gap
+        if what == "answer" and open_asks:
+            ask = open_asks.pop(chance.randrange(len(open_asks)))
+            cursor = chance.choice([None, chance.randbytes(16)])
+            records = (record(chance.randrange(1, 4)).data,)
+            answer = Answer(YOU, bytes(8), tuple(some(8)), records, cursor, chance.randbytes(8))
+            lookup.answered(ask.number, answer, now)
+        elif what == "send" and open_asks:
+            lookup.failed(open_asks.pop().number)
+    steps = 0
+    while lookup.asks(now) or not lookup.finished:
+        wake = lookup.wake_at()
+        assert wake is not None
+        now = max(now, wake)
+        steps += 1
+        assert steps < 200
+    assert lookup.asks(5.0) == []
+    assert lookup.finished
