@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from httpx import AsyncClient
 
 from intelnav import __version__
 from intelnav.chain.entry import Entry
@@ -21,13 +22,17 @@ from intelnav.chain.ring import Rings
 from intelnav.chain.traffic import Traffic
 from intelnav.config import NodeConfig, load
 from intelnav.controller.keeper import SliceKeeper
+from intelnav.controller.shelf import Shelf
+from intelnav.domain.advert import Address
 from intelnav.domain.errors import ConfigError, IntelNavError
 from intelnav.engine.interface import SliceEngine
 from intelnav.keyfile import load_or_create
 from intelnav.logs import set_up_logging
-from intelnav.net.discovery import StaticDiscovery
+from intelnav.net.chunks import ChunkService
 from intelnav.net.peers import Peers
-from intelnav.wanted import Wanted
+from intelnav.store.blobs import Store
+from intelnav.store.catalog import shipped_catalog
+from intelnav.wanted import ConfiguredPeers, Wanted
 
 log = logging.getLogger("intelnav.node")
 
@@ -35,10 +40,15 @@ log = logging.getLogger("intelnav.node")
 class Node:
     """One node's parts. `run` brings them up and keeps them until it is cancelled."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, store: Store, client: AsyncClient) -> None:
         self._config = config
         self._started = time.monotonic()
-        self._wanted = Wanted(config)
+        self._known = ConfiguredPeers(config)
+        self._shelf = Shelf(store, shipped_catalog(), self._known, client, config.store.rate)
+        self._known.shelf = self._shelf
+        self._chunks = ChunkService(store)
+        self._chunk_address: Address | None = None
+        self._wanted = Wanted(config, self._shelf)
         self._identity = load_or_create(config.data_dir / "peer.key")
         self._traffic = Traffic()
         self._peers = Peers(self._identity, self._traffic, limit=config.limits.connections)
@@ -51,8 +61,8 @@ class Node:
         from intelnav.api.serve import serve
 
         config, peers, rings = self._config, self._peers, self._traffic.rings
-        await self._wanted.read()
-        entry = Entry(peers.own, self._wanted.entries, StaticDiscovery(self._wanted.adverts), rings)
+        await self._wanted.check()
+        entry = Entry(peers.own, self._wanted.entries, self._known, rings)
         app = build_app(entry, self.status, self.ready_to_answer)
         async with anyio.create_task_group() as tasks:
             hops = HopService(peers, self, tasks, idle_seconds=config.limits.idle_seconds)
@@ -65,6 +75,12 @@ class Node:
                         app, socket=config.control_socket, listen=config.api.listen, **started
                     )
                 )
+                if config.chunks is not None:
+                    self._chunk_address = await tasks.start(
+                        lambda **started: serve(
+                            self._chunks.app(), listen=config.chunks, keep_alive=True, **started
+                        )
+                    )
                 for forever in (peers.keep_alive, hops.watch_idle, rings.watch_silence):
                     tasks.start_soon(forever)
                 for keeper in self._wanted.keepers.values():
@@ -78,16 +94,13 @@ class Node:
     def ready(self, model: str) -> Sequence[SliceEngine]:
         """The hosted slices of a model that can take sessions now; see `Hosting`."""
         hosted = self._wanted.hosted
-        return [
-            keeper.engine() for keeper in hosted if keeper.wanted.model == model and keeper.state == "ready"
-        ]
+        return [keeper.engine() for keeper in hosted if keeper.state == "ready" and keeper.cid() == model]
 
     def ready_to_answer(self) -> tuple[bool, str]:
         """Whether every slice of the config is loaded, or the first reason why not."""
         for keeper in self._wanted.keepers.values():
             if keeper.state != "ready":
-                slice_ = f"layers {keeper.wanted.layers} of {keeper.wanted.name}"
-                return False, f"{slice_}: {keeper.reason or keeper.state}"
+                return False, f"{keeper}: {keeper.reason or keeper.state}"
         return True, ""
 
     def status(self) -> dict[str, Any]:
@@ -100,6 +113,11 @@ class Node:
             "role": config.role,
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "listen": str(config.network.listen) if config.network.listen else None,
+            "chunks": {
+                "listen": str(self._chunk_address) if self._chunk_address else None,
+                "bytes_sent": self._chunks.bytes_sent,
+            },
+            "store": {"used_bytes": self._shelf.store.used(), "max_bytes": config.store.max_bytes},
             "slices": [_slice_status(keeper) for keeper in wanted.hosted],
             "entry": [
                 {"name": settings.name, "head": settings.head, **_slice_status(front)}
@@ -120,12 +138,12 @@ class Node:
 
 
 def _slice_status(keeper: SliceKeeper) -> dict[str, Any]:
-    wanted = keeper.wanted
     status: dict[str, Any] = {
-        "model": wanted.name,
-        "cid": wanted.model,
-        "layers": str(wanted.layers),
+        "model": keeper.name,
+        "cid": keeper.model.cid if keeper.model is not None else None,
+        "layers": str(keeper.layers),
         "state": keeper.state,
+        "progress": keeper.progress.as_json() if keeper.progress is not None else None,
         "reason": keeper.reason,
         "failures": keeper.failures,
     }
@@ -165,7 +183,9 @@ async def _run_until_signal(config: NodeConfig) -> None:
                     tasks.cancel_scope.cancel()
 
         tasks.start_soon(stop_on_signal)
-        await Node(config).run()
+        with Store.open(config.data_dir / "store", config.store.max_bytes) as store:
+            async with AsyncClient() as client:
+                await Node(config, store, client).run()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

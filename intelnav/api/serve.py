@@ -27,21 +27,23 @@ STOP_SECONDS = 2
 async def serve(
     app: ASGIApp,
     *,
-    socket: Path,
+    socket: Path | None = None,
     listen: Address | None = None,
+    keep_alive: bool = False,
     task_status: TaskStatus[Address | None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; then answers in progress get `STOP_SECONDS` to finish.
 
     Reports the TCP address that was bound (its port, if 0 was asked for) once both are listening. Raises
-    ConfigError if a socket cannot be had, in particular if another node is running on `socket`.
+    ConfigError if a socket cannot be had, in particular if another node is running on `socket`. `keep_alive` lets a
+    client send several requests over one connection.
     """
     with contextlib.ExitStack() as owned:
-        listeners = [owned.enter_context(unix_listener(socket))]
+        listeners = [] if socket is None else [owned.enter_context(unix_listener(socket))]
         if listen is not None:
             listeners.append(owned.enter_context(await tcp_listener(listen)))
-        bound = Address(*listeners[1].getsockname()[:2]) if listen is not None else None
-        servers = [_Server(app) for _ in listeners]
+        bound = Address(*listeners[-1].getsockname()[:2]) if listen is not None else None
+        servers = [_Server(app, keep_alive) for _ in listeners]
         async with anyio.create_task_group() as group:
             try:
                 for server, listener in zip(servers, listeners, strict=True):
@@ -55,7 +57,7 @@ async def serve(
 
 
 class _Connection(H11Protocol):
-    """One request of one client, with deadlines for what uvicorn would wait for without end."""
+    """One client, with deadlines for what uvicorn would wait for without end."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -71,9 +73,9 @@ class _Connection(H11Protocol):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        waiting = self.cycle is None
+        before = self.cycle
         super().data_received(data)
-        if waiting and self.cycle is not None:
+        if self.cycle is not before:
             self._within(None)
 
     def pause_writing(self) -> None:
@@ -97,7 +99,7 @@ class _Connection(H11Protocol):
 class _Server(uvicorn.Server):
     """A uvicorn in the node's task group; one for each listener, each with its own limit."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, keep_alive: bool) -> None:
         config = uvicorn.Config(
             app,
             loop="none",
@@ -111,8 +113,8 @@ class _Server(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            # One request a connection: nobody pipelines, or reuses one that is about to close.
-            headers=[("connection", "close")],
+            # Else one request a connection: nobody pipelines, or reuses one that is about to close.
+            headers=[] if keep_alive else [("connection", "close")],
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=STOP_SECONDS,
         )

@@ -11,6 +11,7 @@ from anyio import to_thread
 from intelnav.controller.ledger import MemoryLedger
 from intelnav.controller.shelf import Model, Shelf
 from intelnav.domain.errors import EngineError, IntelNavError
+from intelnav.domain.job import JobProgress
 from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.footprint import footprint
@@ -57,7 +58,7 @@ class SliceKeeper:
         self.state = "pending"
         self.reason = ""
         self.failures = 0
-        self.progress: Progress | None = None
+        self.progress: Progress | JobProgress | None = None
         self.model: Model | None = None
         self._shelf = shelf
         self._ledger = ledger
@@ -136,7 +137,7 @@ class SliceKeeper:
     def _missing(self) -> EngineError:
         return EngineError(f"{self} are {self.state}" + (f": {self.reason}" if self.reason else ""))
 
-    def _note(self, doing: str, progress: Progress | None) -> None:
+    def _note(self, doing: str, progress: Progress | JobProgress) -> None:
         self.state, self.progress = doing, progress
 
 

@@ -11,17 +11,20 @@ from httpx import AsyncClient
 
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import ConfigError
+from intelnav.domain.job import JobProgress
 from intelnav.domain.model_ref import ModelRef, model_name
 from intelnav.domain.slice import LayerRange
 from intelnav.net.fetch import fetch_manifest, fetch_slice
-from intelnav.net.importer import import_model
+from intelnav.net.importer import import_model, origin_url
+from intelnav.net.pace import Pace
 from intelnav.net.progress import Progress
+from intelnav.net.ranges import Busy, Missing, SourceError, read_whole
 from intelnav.net.sources import OriginSource, PeerSource, Source
 from intelnav.store.architectures import rules_of
 from intelnav.store.blobs import Store
 from intelnav.store.catalog import EMBEDDED, Catalog
 from intelnav.store.embedded import embedded_model
-from intelnav.store.manifest import Manifest
+from intelnav.store.manifest import MAX_MANIFEST, Manifest
 from intelnav.store.model_file import describe
 
 
@@ -45,8 +48,11 @@ class Providers(Protocol):
         ...
 
 
-Note = Callable[[str, Progress | None], None]
-"""Told what is being done (`importing`, `fetching`, `cutting`), with figures if it goes over the network."""
+Note = Callable[[str, Progress | JobProgress], None]
+"""Told what is being done (`importing`, `fetching`), with its figures."""
+
+BESIDE = ".manifest.json"
+"""What a publisher appends to the URL of a GGUF for that of its manifest."""
 
 
 class Shelf:
@@ -55,11 +61,15 @@ class Shelf:
     def __init__(
         self, store: Store, catalog: Catalog, providers: Providers, client: AsyncClient, rate: int | None
     ) -> None:
+        """`rate` bounds what comes over the network, in bytes a second, for all slices together."""
         self.store = store
+        # What the config names is never removed to make room.
+        self.wanted: set[tuple[str, LayerRange]] = set()
         self._catalog = catalog
         self._providers = providers
         self._client = client
         self._rate = rate
+        self._pace = Pace(rate)
 
     def cid_of(self, ref: ModelRef) -> str | None:
         """The id that a reference stands for, as far as this node can tell without asking anyone."""
@@ -71,14 +81,18 @@ class Shelf:
                 return known.cid if known else None
             case "name":
                 entry = self._catalog.named(ref.value)
+                if entry is not None and entry.cid is not None:
+                    return entry.cid
                 held = [m.cid for m in self.store.manifests() if ref.value in (m.name, model_name(m.name))]
-                return (entry and entry.cid) or (held[0] if len(held) == 1 else None)
+                return held[0] if len(held) == 1 else None
             case _:
-                held = [m.cid for m in self.store.manifests() if ref.value in self.store.origins(m.cid)]
+                for manifest in self.store.manifests():
+                    if ref.value in self.store.origins(manifest.cid):
+                        return manifest.cid
                 entry = self._catalog.of_origin(ref.value)
-                return held[0] if held else entry and entry.cid
+                return entry.cid if entry is not None else None
 
-    async def find(self, ref: ModelRef, note: Note = lambda doing, progress: None) -> Model:
+    async def find(self, ref: ModelRef, note: Note = lambda _doing, _progress: None) -> Model:
         """The model that `ref` names; what is not known yet is hashed, fetched or imported.
 
         Raises ConfigError for a name that nobody knows, ContentError for what is no sound model, and what a fetch
@@ -90,7 +104,11 @@ class Shelf:
             return await self._named(ref.value, note)
         cid = self.cid_of(ref)
         if cid is None:
-            return _whole(await self._imported(ref.value, note))
+            published = await self._published(ref)
+            if published is None:
+                return _whole(await self._imported(ref.value, note))
+            self.store.add_manifest(published)
+            cid = published.cid
         manifest = self.store.manifest(cid)
         if manifest is None:
             entry = self._catalog.of_cid(cid)
@@ -124,12 +142,14 @@ class Shelf:
         if whole is not None and layers == LayerRange(0, model.blocks):
             return whole
         if (held := self.store.slice(model.cid, layers)) is not None:
+            self.wanted.add((model.cid, layers))
             return held
+        self.wanted.add((model.cid, layers))
         progress = Progress()
         note("fetching", progress)
         sources = [*await self._peers(model.cid), *self._origins(model.manifest)]
         return await fetch_slice(
-            self.store, model.manifest, layers, sources, progress, rate=self._rate, keep=self.wanted
+            self.store, model.manifest, layers, sources, progress, pace=self._pace, keep=self.wanted
         )
 
     async def _at(self, path: Path, note: Note) -> Model:
@@ -161,9 +181,19 @@ class Shelf:
         return _whole(await self._imported(entry.origin, note))
 
     async def _imported(self, what: str, note: Note) -> Manifest:
-        progress = Progress()
+        """The model at `what`, whole; a publisher's manifest beside the file makes that needless."""
+        progress = JobProgress()
         note("importing", progress)
-        return await import_model(self.store, what, progress)
+        entry = self._catalog.of_origin(what)
+        return await import_model(self.store, what, progress, entry=entry, keep=self.wanted, rate=self._rate)
+
+    async def _published(self, ref: ModelRef) -> Manifest | None:
+        """The manifest that lies beside the file at a URL: who is believed for the file is believed for it."""
+        try:
+            data = await read_whole(self._client, origin_url(ref) + BESIDE, MAX_MANIFEST)
+            return Manifest.from_bytes(data)
+        except (Missing, Busy, SourceError):
+            return None
 
     async def _peers(self, cid: str) -> list[Source]:
         return [PeerSource(self._client, address) for address in await self._providers.chunk_servers(cid)]
@@ -173,7 +203,7 @@ class Shelf:
         entry = self._catalog.of_cid(manifest.cid)
         if entry is not None and entry.origin != EMBEDDED and entry.origin not in urls:
             urls.append(entry.origin)
-        return [OriginSource(self._client, url_of(url), manifest) for url in urls]
+        return [OriginSource(self._client, origin_url(ModelRef.parse(url)), manifest) for url in urls]
 
 
 def _whole(manifest: Manifest, file: Path | None = None) -> Model:

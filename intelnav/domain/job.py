@@ -17,3 +17,7 @@ class JobProgress:
     def enter(self, stage: str, total: int, done: int = 0) -> None:
         """Begin another part of the work."""
         self.stage, self.total, self.done = stage, total, done
+
+    def as_json(self) -> dict[str, str | int]:
+        """All of it as plain JSON."""
+        return {"stage": self.stage, "done_bytes": self.done, "total_bytes": self.total}

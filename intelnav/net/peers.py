@@ -264,6 +264,9 @@ class _Nobody:
     def on_message(self, link: Connection, message: Message) -> None:
         """Nothing is asked of such a peer, and nothing is done for it."""
 
+    def on_round_trip(self, link: Connection) -> None:
+        """Nothing to do."""
+
     def on_lost(self, link: Connection) -> None:
         """Nothing to do."""
 
