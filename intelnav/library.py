@@ -132,6 +132,7 @@ class Library:
         limits = self._config.limits
         try:
             model = model_of(manifest, metadata, None)
+            # No file of its own, but what room each of its slices would get.
             room = SliceSpec(
                 self._store.root,
                 sessions=limits.sessions,
