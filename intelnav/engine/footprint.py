@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceSpec
 from intelnav.store.footprint import cache_bytes, weights_bytes
 from intelnav.store.model_file import ModelFile
@@ -25,14 +26,18 @@ class Footprint:
         return f"{gib(self.total)} GiB ({parts})"
 
 
-def footprint(model: ModelFile, spec: SliceSpec) -> Footprint:
-    """What loading `model` as `spec` says will take; ContentError if its header does not tell."""
+def footprint(model: ModelFile, spec: SliceSpec, layers: LayerRange | None = None) -> Footprint:
+    """What loading `model`, or a slice of it with `layers`, as `spec` says will take.
+
+    Raises ContentError if its header does not tell.
+    """
+    layers = layers or model.layers
     vocabulary = max(
         tensor.shape[-1] for tensor in model.header.tensors if tensor.name == "token_embd.weight"
     )
     return Footprint(
-        weights_bytes(model, model.layers),
-        cache_bytes(model, model.layers, spec.context, spec.sessions),
+        weights_bytes(model, layers),
+        cache_bytes(model, layers, spec.context, spec.sessions),
         _compute_bytes(model.width, vocabulary, max(spec.max_rows, spec.sessions), spec.context),
     )
 

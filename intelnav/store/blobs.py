@@ -81,6 +81,11 @@ class Store:
             store._folder.prepare()
             yield store
 
+    @property
+    def root(self) -> Path:
+        """The folder that all of it lies in."""
+        return self._folder.root
+
     # Manifests
 
     def manifests(self) -> list[Manifest]:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -160,7 +161,8 @@ async def test_a_file_that_changed_in_between_comes_anew(
 async def test_without_a_mark_of_the_file_nothing_is_gone_on_with(
     client: httpx.AsyncClient, hub: Hub, part: Path
 ) -> None:
-    for tag in ({}, {"ETag": 'W/"weak"'}):
+    tags: list[dict[str, Any]] = [{}, {"ETag": 'W/"weak"'}]
+    for tag in tags:
         hub.behaviours[PATH] = stop_after(1_000_000, **tag)
         with pytest.raises(DownloadFailed):
             await Fetch(client, hub.url(PATH), part)()

@@ -1,0 +1,40 @@
+"""How much of a model this machine could host: an estimate, on the safe side where it can be told."""
+
+import psutil
+
+from intelnav.controller.ledger import RESERVE
+from intelnav.domain.slice import LayerRange
+from intelnav.engine.footprint import footprint
+from intelnav.engine.interface import SliceSpec
+from intelnav.store.model_file import ModelFile
+
+
+def machine_memory() -> int:
+    """Bytes of main memory that all slices of this node may take together."""
+    return max(0, psutil.virtual_memory().total - RESERVE)
+
+
+def hostable_layers(model: ModelFile, room: SliceSpec, memory: int) -> int:
+    """How many consecutive layers of a whole model fit in `memory` bytes, loaded as `room` says.
+
+    Raises ContentError if the header does not tell how much they take.
+    """
+    low, high = 0, model.blocks
+    while low < high:
+        tried = (low + high + 1) // 2
+        if footprint(model, room, _somewhere(tried, model.blocks)).total <= memory:
+            low = tried
+        else:
+            high = tried - 1
+    return low
+
+
+def hostable_by_size(size: int, blocks: int, memory: int) -> int:
+    """The same of a model of which only its size in bytes is known; caches are not counted."""
+    return min(blocks, memory * blocks // max(size, 1))
+
+
+def _somewhere(count: int, blocks: int) -> LayerRange:
+    """So many layers, in the middle if they are not nearly all: the ends take more."""
+    start = 1 if count < blocks - 1 else 0
+    return LayerRange(start, start + count)
