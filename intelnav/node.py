@@ -27,6 +27,7 @@ from intelnav.domain.advert import Address
 from intelnav.domain.errors import ConfigError, IntelNavError
 from intelnav.engine.interface import SliceEngine
 from intelnav.keyfile import load_or_create
+from intelnav.library import Library
 from intelnav.logs import set_up_logging
 from intelnav.net.chunks import ChunkService
 from intelnav.net.peers import Peers
@@ -44,8 +45,10 @@ class Node:
         self._config = config
         self._started = time.monotonic()
         self._known = ConfiguredPeers(config)
-        self._shelf = Shelf(store, shipped_catalog(), self._known, client, config.store.rate)
+        catalog = shipped_catalog()
+        self._shelf = Shelf(store, catalog, self._known, client, config.store.rate)
         self._known.shelf = self._shelf
+        self._library = Library(config, store, catalog, lambda: self._shelf.wanted)
         self._chunks = ChunkService(store)
         self._chunk_address: Address | None = None
         self._wanted = Wanted(config, self._shelf)
@@ -63,7 +66,7 @@ class Node:
         config, peers, rings = self._config, self._peers, self._traffic.rings
         await self._wanted.check()
         entry = Entry(peers.own, self._wanted.entries, self._known, rings)
-        app = build_app(entry, self.status, self.ready_to_answer)
+        app = build_app(entry, self.status, self.ready_to_answer, self._library)
         async with anyio.create_task_group() as tasks:
             hops = HopService(peers, self, tasks, idle_seconds=config.limits.idle_seconds)
             self._traffic.hops = hops

@@ -1,13 +1,19 @@
 """Slices that travel: nodes with empty stores fetch just what they need, from each other or out of a remote GGUF."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
+from intelnav.cli.swarm_nodes import free_ports
 from intelnav.domain.slice import LayerRange
 from intelnav.store.embedded import embedded_model
 from intelnav.store.manifest import Manifest, manifest_of, needed
-from tests.taps import Tap
+from tests.daemons import Daemon, daemons
+from tests.reference import PlainLlama
+from tests.taps import Tap, tapped
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -18,9 +24,19 @@ OVERHEAD = 1.05
 
 
 @pytest.fixture(scope="module")
-def manifest() -> Manifest:
-    """Of the embedded model."""
-    return manifest_of(embedded_model())
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model under another name, so that no node takes it out of its own installation."""
+    data = embedded_model().read_bytes()
+    named = data.replace(b"Smollm2 135M", b"Smollm2 136M", 1)
+    assert named != data
+    path = tmp_path_factory.mktemp("model") / "smollm2.gguf"
+    path.write_bytes(named)
+    return path
+
+
+@pytest.fixture(scope="module")
+def manifest(model: Path) -> Manifest:
+    return manifest_of(model)
 
 
 def bundles(manifest: Manifest, layers: str) -> int:
@@ -32,5 +48,90 @@ def on_disk(folder: Path) -> int:
     return sum(512 * path.lstat().st_blocks for path in folder.rglob("*") if path.is_file())
 
 
-def received(tap: Tap, request_bytes: int = 0) -> int:
-    return sum(map(len, tap.seen)) - request_bytes
+@contextmanager
+def seeded(
+    folder: Path, model: Path, manifest: Manifest, *names: str
+) -> Iterator[tuple[list[Daemon], list[Tap]]]:
+    """A node that has the whole model and serves its tail, and others with empty stores that know it by a tap each."""
+    with ExitStack() as stack:
+        seeder, *others = stack.enter_context(daemons(folder, "seeder", *names))
+        link, chunks, *ports = free_ports(2 + len(others))
+        seeder.configure(
+            slices=[{"model": str(model), "layers": RANGES[3]}],
+            network={"listen": f"127.0.0.1:{link}"},
+            store={"chunks": f"127.0.0.1:{chunks}"},
+        )
+        seeder.start()
+        seeder.until_ready()
+        taps = [stack.enter_context(tapped("127.0.0.1", chunks)) for _ in others]
+        known = [peer_of(seeder, link, manifest, RANGES[3])]
+        for daemon, layers, port, tap in zip(others, RANGES[1:3], ports, taps, strict=False):
+            daemon.configure(
+                slices=[{"model": manifest.cid, "layers": layers}],
+                network={
+                    "listen": f"127.0.0.1:{port}",
+                    "peers": [peer_of(seeder, link, manifest, RANGES[3], tap)],
+                },
+                store={"chunks": "none"},
+            )
+            known.append(peer_of(daemon, port, manifest, layers))
+        if len(others) > len(RANGES[1:3]):
+            others[-1].configure(
+                entry=[{"model": manifest.cid, "layers": RANGES[0], "name": "smollm2"}],
+                network={
+                    "listen": "none",
+                    "dtype": "f32",
+                    "peers": [peer_of(seeder, link, manifest, RANGES[3], taps[-1]), *known[1:]],
+                },
+            )
+        yield [seeder, *others], taps
+
+
+def peer_of(
+    daemon: Daemon, port: int, manifest: Manifest, layers: str, tap: Tap | None = None
+) -> dict[str, object]:
+    """A node as the config of another names it."""
+    peer: dict[str, object] = {
+        "id": daemon.peer,
+        "address": f"127.0.0.1:{port}",
+        "slices": [{"model": manifest.cid, "layers": layers}],
+    }
+    return peer if tap is None else peer | {"chunks": tap.address}
+
+
+def test_each_node_fetches_just_its_slice_and_the_answer_is_that_of_the_whole_model(
+    tmp_path: Path, model: Path, manifest: Manifest
+) -> None:
+    with seeded(tmp_path, model, manifest, "b", "c", "entry") as (nodes, taps):
+        for daemon in nodes[1:]:
+            daemon.start()
+        for daemon, layers, tap in zip(nodes[1:], (*RANGES[1:3], RANGES[0]), taps, strict=True):
+            status = daemon.until_ready()
+            (part,) = status["slices"] or status["entry"]
+            wanted = bundles(manifest, layers)
+            assert part["progress"]["done_bytes"] == wanted
+            assert part["progress"]["dropped"] == []
+            assert wanted < sum(map(len, tap.seen)) <= OVERHEAD * wanted
+            assert wanted < on_disk(daemon.data / "store") <= OVERHEAD * wanted
+        answer = nodes[-1].ask(PROMPT, "smollm2", 48)
+        assert [hop["layers"] for hop in answer["intelnav"]["chain"]] == list(RANGES)
+        expected = PlainLlama(model, 512).greedy(PROMPT, 48)
+    assert answer["intelnav"]["tokens"] == expected
+
+
+def test_what_was_fetched_is_not_fetched_again(tmp_path: Path, model: Path, manifest: Manifest) -> None:
+    with seeded(tmp_path, model, manifest, "b") as ((seeder, b), (tap,)):
+        b.start()
+        b.until_ready()
+        assert b.stop() == 0
+        seeder.stop()
+        before = len(tap.seen)
+        b.start()
+        b.until_ready()
+        assert len(tap.seen) == before
+        # It also keeps what it has when its worker dies.
+        (worker,) = psutil.Process(b.process.pid).children() if b.process else ()
+        worker.kill()
+        b.until(lambda status: status["slices"][0]["failures"] == 1)
+        b.until_ready()
+        assert len(tap.seen) == before

@@ -112,7 +112,7 @@ def stop(swarm: Swarm) -> int:
 def _configured(root: Path, plan: Plan) -> Iterator[Member]:
     """The nodes, with keys and config files written, but not running; pid is 0. Raises ConfigError."""
     names = ["entry", *(f"peer-{number}" for number in range(1, len(plan.ranges)))]
-    ports = _free_ports(len(names))
+    ports = free_ports(len(names))
     members = []
     for name, layers, port in zip(names, plan.ranges, ports, strict=True):
         folder = root / name
@@ -205,7 +205,7 @@ def _tail(log: Path) -> str:
     return "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Free loopback ports that the kernel hands to nobody unasked, so that they stay free a moment longer."""
     try:
         low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())

@@ -1,8 +1,8 @@
 """Where a node's slices come from: files on this machine, its own store, peers, and the places where models lie."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from httpx import AsyncClient
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import ConfigError
 from intelnav.domain.job import JobProgress
-from intelnav.domain.model_ref import ModelRef, model_name
+from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 from intelnav.net.fetch import fetch_manifest, fetch_slice
 from intelnav.net.importer import import_model, origin_url
@@ -26,6 +26,7 @@ from intelnav.store.catalog import EMBEDDED, Catalog
 from intelnav.store.embedded import embedded_model
 from intelnav.store.manifest import MAX_MANIFEST, Manifest
 from intelnav.store.model_file import describe
+from intelnav.store.names import Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Shelf:
         # What the config names is never removed to make room.
         self.wanted: set[tuple[str, LayerRange]] = set()
         self._catalog = catalog
+        self._names = Names(store, catalog)
         self._providers = providers
         self._client = client
         self._rate = rate
@@ -73,54 +75,34 @@ class Shelf:
 
     def cid_of(self, ref: ModelRef) -> str | None:
         """The id that a reference stands for, as far as this node can tell without asking anyone."""
-        match ref.kind:
-            case "cid":
-                return ref.value
-            case "path":
-                known = self.store.known_file(Path(ref.value))
-                return known.cid if known else None
-            case "name":
-                entry = self._catalog.named(ref.value)
-                if entry is not None and entry.cid is not None:
-                    return entry.cid
-                held = [m.cid for m in self.store.manifests() if ref.value in (m.name, model_name(m.name))]
-                return held[0] if len(held) == 1 else None
-            case _:
-                for manifest in self.store.manifests():
-                    if ref.value in self.store.origins(manifest.cid):
-                        return manifest.cid
-                entry = self._catalog.of_origin(ref.value)
-                return entry.cid if entry is not None else None
+        if ref.kind == "cid":
+            return ref.value
+        if ref.kind == "path":
+            known = self.store.known_file(Path(ref.value))
+            return known.cid if known is not None else None
+        with suppress(ConfigError):
+            found = self._names.find(ref)
+            return found.cid if found is not None else None
+        return None
 
     async def find(self, ref: ModelRef, note: Note = lambda _doing, _progress: None) -> Model:
         """The model that `ref` names; what is not known yet is hashed, fetched or imported.
 
-        Raises ConfigError for a name that nobody knows, ContentError for what is no sound model, and what a fetch
-        raises.
+        Raises ConfigError for a name that nobody knows, ContentError for what is no sound model, and what a fetch or an
+        import raises.
         """
         if ref.kind == "path":
             return await self._at(Path(ref.value), note)
-        if ref.kind == "name" and self.cid_of(ref) is None:
-            return await self._named(ref.value, note)
-        cid = self.cid_of(ref)
-        if cid is None:
-            published = await self._published(ref)
-            if published is None:
-                return _whole(await self._imported(ref.value, note))
-            self.store.add_manifest(published)
-            cid = published.cid
-        manifest = self.store.manifest(cid)
-        if manifest is None:
-            entry = self._catalog.of_cid(cid)
-            if entry is not None and entry.origin == EMBEDDED:
-                return await self._at(embedded_model(), note)
-            progress = Progress()
-            note("fetching", progress)
-            manifest = await fetch_manifest(cid, await self._peers(cid), progress)
-            self.store.add_manifest(manifest)
-        if ref.kind in ("url", "hub"):
-            self.store.add_origin(cid, ref.value)
-        return _whole(manifest)
+        found = await to_thread.run_sync(self._names.find, ref)
+        if isinstance(found, Manifest):
+            return _whole(found)
+        if found is not None and found.origin == EMBEDDED:
+            return await self._at(embedded_model(), note)
+        cid = ref.value if ref.kind == "cid" else found.cid if found is not None else None
+        if cid is not None:
+            return _whole(await self._manifest(cid, note))
+        origin = ModelRef.parse(found.origin) if found is not None else ref
+        return _whole(await self._published(origin) or await self._imported(origin.value, note))
 
     async def put(self, model: Model, layers: LayerRange, note: Note) -> Path:
         """The file to load for `layers`, put together if it is not here yet: from what this node has, then from others.
@@ -163,22 +145,13 @@ class Shelf:
         rules_of(file.architecture)
         return _whole(await self._imported(str(path), note), path)
 
-    async def _named(self, name: str, note: Note) -> Model:
-        """A model that only its catalog entry tells of: it comes from its origin, whole."""
-        entry = self._catalog.named(name)
-        if entry is None:
-            known = [
-                *(e.name for e in self._catalog.entries),
-                *(model_name(m.name) for m in self.store.manifests()),
-            ]
-            close = get_close_matches(name, known, n=3)
-            raise ConfigError(
-                f"no model {name!r} is known here; "
-                + (f"did you mean {' or '.join(close)}?" if close else "`intelnav models` lists what is")
-            )
-        if entry.origin == EMBEDDED:
-            return await self._at(embedded_model(), note)
-        return _whole(await self._imported(entry.origin, note))
+    async def _manifest(self, cid: str, note: Note) -> Manifest:
+        """The manifest with this CID, from a peer."""
+        progress = Progress()
+        note("fetching", progress)
+        manifest = await fetch_manifest(cid, await self._peers(cid), progress)
+        await to_thread.run_sync(self.store.add_manifest, manifest)
+        return manifest
 
     async def _imported(self, what: str, note: Note) -> Manifest:
         """The model at `what`, whole; a publisher's manifest beside the file makes that needless."""
@@ -191,9 +164,12 @@ class Shelf:
         """The manifest that lies beside the file at a URL: who is believed for the file is believed for it."""
         try:
             data = await read_whole(self._client, origin_url(ref) + BESIDE, MAX_MANIFEST)
-            return Manifest.from_bytes(data)
         except (Missing, Busy, SourceError):
             return None
+        manifest = Manifest.from_bytes(data)
+        await to_thread.run_sync(self.store.add_manifest, manifest)
+        await to_thread.run_sync(self.store.add_origin, manifest.cid, ref.value)
+        return manifest
 
     async def _peers(self, cid: str) -> list[Source]:
         return [PeerSource(self._client, address) for address in await self._providers.chunk_servers(cid)]

@@ -24,7 +24,8 @@ def test_help_waits_for_no_heavy_import() -> None:
 def test_no_command_reaches_the_engine_or_the_network() -> None:
     program = (
         "import sys\n"
-        "from intelnav.cli import ask, chat, client, main, models, seeds, status, swarm, swarm_files, swarm_nodes, terminal\n"
+        "from intelnav.cli import ask, chat, client, main, models, seeds, status, swarm, swarm_files, swarm_nodes\n"
+        "from intelnav.cli import terminal\n"
         "print([name for name in sys.modules if name.startswith(('intelnav.engine', 'intelnav.net', 'llama_cpp'))])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)

@@ -83,7 +83,7 @@ def test_the_configs_tell_each_node_its_layers_and_the_entry_its_peers(model: Pa
 
 def test_free_ports_are_not_those_that_the_kernel_gives_to_clients() -> None:
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    ports = swarm_nodes._free_ports(20)
+    ports = swarm_nodes.free_ports(20)
     assert len(set(ports)) == 20
     for port in ports:
         assert not low <= port <= high

@@ -2,44 +2,67 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import psutil
 import pytest
-from anyio import from_thread, to_thread
+from httpx import AsyncClient
 
 from intelnav.controller import keeper as module
-from intelnav.controller.keeper import SliceKeeper, WantedSlice, slice_file
+from intelnav.controller.keeper import SliceKeeper, WantedSlice
 from intelnav.controller.ledger import MemoryLedger
-from intelnav.domain.errors import ContentError, EngineError
+from intelnav.controller.shelf import Shelf
+from intelnav.domain.advert import Address
+from intelnav.domain.errors import ConfigError, ContentError, EngineError
+from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.footprint import Footprint
 from intelnav.engine.interface import SliceSpec
 from intelnav.engine.process import SliceProcess
+from intelnav.store.blobs import Store
+from intelnav.store.catalog import shipped_catalog
+from intelnav.store.cut import cut
+from intelnav.store.manifest import manifest_of
 from tests.models import tiny_model
 
 pytestmark = pytest.mark.anyio
 
-CID = "b3-" + "a" * 52
 LAYERS = LayerRange(1, 3)
 DEADLINE = 20
 
 
-@pytest.fixture
-def wanted(tmp_path: Path) -> WantedSlice:
-    """The middle of a model of four blocks."""
-    source = tiny_model(tmp_path / "tiny.gguf", "llama", blocks=4)
-    room = SliceSpec(source, sessions=2, context=64, max_rows=8, device="cpu", threads=1)
-    return WantedSlice(CID, "tiny", source, LAYERS, room)
+class Nobody:
+    """No peer gives out anything."""
+
+    async def chunk_servers(self, model: str) -> Sequence[Address]:
+        return []
 
 
 @pytest.fixture
-def slices(tmp_path: Path) -> Path:
-    return tmp_path / "slices"
+def source(tmp_path: Path) -> Path:
+    """A model of four blocks."""
+    return tiny_model(tmp_path / "tiny.gguf", "llama", blocks=4)
+
+
+@pytest.fixture
+def wanted(source: Path) -> WantedSlice:
+    """Its middle."""
+    return wanting(source, LAYERS)
+
+
+def wanting(source: Path, layers: LayerRange | None) -> WantedSlice:
+    room = SliceSpec(Path(), sessions=2, context=64, max_rows=8, device="cpu", threads=1)
+    return WantedSlice(ModelRef("path", str(source)), "tiny", layers, room)
+
+
+@pytest.fixture
+async def shelf(tmp_path: Path) -> AsyncIterator[Shelf]:
+    with Store.open(tmp_path / "store", None) as store:
+        async with AsyncClient() as client:
+            yield Shelf(store, shipped_catalog(), Nobody(), client, None)
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +73,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def running(wanted: WantedSlice, slices: Path) -> AsyncIterator[SliceKeeper]:
-    kept = SliceKeeper(wanted, slices, MemoryLedger.of_machine())
+async def running(wanted: WantedSlice, shelf: Shelf) -> AsyncIterator[SliceKeeper]:
+    kept = SliceKeeper(wanted, shelf, MemoryLedger.of_machine())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kept.run)
         try:
@@ -74,81 +97,57 @@ async def ready(kept: SliceKeeper) -> SliceProcess:
     return engine
 
 
-def file_of(wanted: WantedSlice, slices: Path) -> Path:
-    return slice_file(wanted, slices, lambda: None)[0]
+async def file_of(wanted: WantedSlice, shelf: Shelf) -> Path:
+    model = await shelf.find(wanted.model)
+    assert wanted.layers is not None
+    return await shelf.put(model, wanted.layers, lambda _doing, _progress: None)
 
 
-def test_a_slice_is_cut_once(wanted: WantedSlice, slices: Path) -> None:
-    path = file_of(wanted, slices)
-    assert path == slices / CID / "1-3.gguf"
+async def test_a_slice_is_put_together_once(wanted: WantedSlice, shelf: Shelf) -> None:
+    path = await file_of(wanted, shelf)
     first = path.stat()
-    assert file_of(wanted, slices) == path
+    assert await file_of(wanted, shelf) == path
     assert path.stat().st_ino == first.st_ino
 
 
-def test_a_file_with_just_these_layers_is_loaded_in_place(wanted: WantedSlice, slices: Path) -> None:
-    assert file_of(replace(wanted, layers=LayerRange(0, 4)), slices) == wanted.source
-    piece = file_of(wanted, slices)
-    assert file_of(replace(wanted, source=piece), slices) == piece
+async def test_a_file_with_just_these_layers_is_loaded_in_place(
+    tmp_path: Path, source: Path, wanted: WantedSlice, shelf: Shelf
+) -> None:
+    assert await file_of(wanting(source, LayerRange(0, 4)), shelf) == source
+    piece = tmp_path / "piece.gguf"
+    cut(source, LAYERS, piece, manifest_of(source).cid)
+    assert await file_of(wanting(piece, LAYERS), shelf) == piece
+    assert (await shelf.find(wanting(piece, LAYERS).model)).cid == manifest_of(source).cid
+    with pytest.raises(ConfigError, match=r"just layers 1\.\.3"):
+        await file_of(wanting(piece, LayerRange(1, 2)), shelf)
+
+
+async def test_a_slice_from_the_store_is_the_one_that_is_cut_from_the_file(
+    tmp_path: Path, source: Path, wanted: WantedSlice, shelf: Shelf
+) -> None:
+    cut(source, LAYERS, tmp_path / "cut.gguf", manifest_of(source).cid)
+    assert (await file_of(wanted, shelf)).read_bytes() == (tmp_path / "cut.gguf").read_bytes()
 
 
 @pytest.mark.parametrize("layers", [LayerRange(0, 3), LayerRange(0, 2)])
-def test_an_architecture_that_is_not_proven_is_refused_whole_and_cut(
-    tmp_path: Path, wanted: WantedSlice, slices: Path, layers: LayerRange
+async def test_an_architecture_that_is_not_proven_is_refused_whole_and_cut(
+    tmp_path: Path, shelf: Shelf, layers: LayerRange
 ) -> None:
     source = tiny_model(tmp_path / "olmo2.gguf", "olmo2", blocks=3)
     with pytest.raises(ContentError, match="'olmo2'"):
-        file_of(replace(wanted, source=source, layers=layers), slices)
+        await file_of(wanting(source, layers), shelf)
 
 
-@pytest.mark.parametrize("spoil", ["other layers", "another model", "nonsense"])
-def test_a_cut_that_is_not_what_its_name_says_is_made_again(
-    wanted: WantedSlice, slices: Path, spoil: str
-) -> None:
-    path = file_of(wanted, slices)
-    good = path.read_bytes()
-    match spoil:
-        case "other layers":
-            path.write_bytes(file_of(replace(wanted, layers=LayerRange(2, 4)), slices).read_bytes())
-        case "another model":
-            path.write_bytes(good.replace(CID.encode(), b"b3-" + b"b" * 52))
-        case "nonsense":
-            path.write_bytes(good[:100])
-    assert file_of(wanted, slices) == path
-    assert path.read_bytes() == good
+async def test_the_last_layer_is_found_wherever_it_is(source: Path, shelf: Shelf) -> None:
+    async with running(wanting(source, None), shelf) as kept:
+        assert str(kept) == "layers (the last) of tiny"
+        engine = await ready(kept)
+        assert engine.info.layers == LayerRange(3, 4)
+        assert kept.cid() == manifest_of(source).cid
 
 
-def test_what_a_killed_process_left_of_a_cut_is_removed(wanted: WantedSlice, slices: Path) -> None:
-    folder = slices / CID
-    folder.mkdir(parents=True)
-    (folder / ".1-3.gguf.4711.part").write_bytes(b"half")
-    (folder / ".0-3.gguf.4711.part").write_bytes(b"of another keeper")
-    file_of(wanted, slices)
-    assert {path.name for path in folder.iterdir()} == {"1-3.gguf", ".0-3.gguf.4711.part"}
-
-
-async def test_a_cut_is_given_up_when_the_node_stops(wanted: WantedSlice, slices: Path) -> None:
-    cutting, stopped = anyio.Event(), anyio.Event()
-
-    def cut() -> None:
-        def between() -> None:
-            from_thread.run_sync(cutting.set)
-            from_thread.run(stopped.wait)
-            from_thread.check_cancelled()
-
-        slice_file(wanted, slices, between)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(to_thread.run_sync, cut)
-        with anyio.fail_after(DEADLINE):
-            await cutting.wait()
-        tasks.cancel_scope.cancel()
-        stopped.set()
-    assert list((slices / CID).iterdir()) == []
-
-
-async def test_a_slice_is_loaded_and_ends_with_its_keeper(wanted: WantedSlice, slices: Path) -> None:
-    async with running(wanted, slices) as kept:
+async def test_a_slice_is_loaded_and_ends_with_its_keeper(wanted: WantedSlice, shelf: Shelf) -> None:
+    async with running(wanted, shelf) as kept:
         with pytest.raises(EngineError, match=r"layers 1\.\.3 of tiny are pending"):
             kept.engine()
         engine = await ready(kept)
@@ -160,10 +159,10 @@ async def test_a_slice_is_loaded_and_ends_with_its_keeper(wanted: WantedSlice, s
 
 
 async def test_a_worker_that_is_killed_is_started_again(
-    wanted: WantedSlice, slices: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: WantedSlice, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FIRST_RETRY", 0.2)
-    async with running(wanted, slices) as kept:
+    async with running(wanted, shelf) as kept:
         engine = await ready(kept)
         os.kill(engine.pid, signal.SIGKILL)
         await until(lambda: kept.state == "failed")
@@ -176,10 +175,10 @@ async def test_a_worker_that_is_killed_is_started_again(
 
 
 async def test_a_worker_that_hangs_is_replaced(
-    wanted: WantedSlice, slices: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: WantedSlice, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STUCK_SECONDS", 0.3)
-    async with running(wanted, slices) as kept:
+    async with running(wanted, shelf) as kept:
         engine = await ready(kept)
         worker = psutil.Process(engine.pid)
         worker.suspend()
@@ -195,23 +194,27 @@ async def test_a_worker_that_hangs_is_replaced(
 
 
 async def test_pauses_between_tries_grow_and_are_capped(
-    wanted: WantedSlice, slices: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    source: Path,
+    wanted: WantedSlice,
+    shelf: Shelf,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(module, "LAST_RETRY", 0.03)
-    wanted.source.unlink()
-    async with running(wanted, slices) as kept:
+    source.unlink()
+    async with running(wanted, shelf) as kept:
         await until(lambda: kept.failures > 3)
-        assert kept.state in ("failed", "cutting")
+        assert kept.state in ("failed", "pending")
         assert "tiny.gguf" in kept.reason
-    pauses = [record.args[2] for record in caplog.records if isinstance(record.args, tuple)]
+    pauses = [record.args[1] for record in caplog.records if isinstance(record.args, tuple)]
     assert pauses[:4] == [0.01, 0.02, 0.03, 0.03]
 
 
 async def test_failures_are_forgotten_after_a_healthy_while(
-    wanted: WantedSlice, slices: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: WantedSlice, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEALTHY_SECONDS", 0)
-    async with running(wanted, slices) as kept:
+    async with running(wanted, shelf) as kept:
         for _ in range(2):
             engine = await ready(kept)
             os.kill(engine.pid, signal.SIGKILL)
@@ -222,19 +225,19 @@ async def test_failures_are_forgotten_after_a_healthy_while(
 @pytest.mark.parametrize("layers", [LAYERS, LayerRange(0, 4)])
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 async def test_a_hostile_file_is_a_reason_and_no_crash(
-    wanted: WantedSlice, slices: Path, layers: LayerRange, number: float
+    source: Path, shelf: Shelf, layers: LayerRange, number: float
 ) -> None:
     extra = {"attention.head_count": [number] * 4}
-    source = tiny_model(wanted.source.with_name("hostile.gguf"), "llama", blocks=4, extra=extra)
-    async with running(replace(wanted, source=source, layers=layers), slices) as kept:
+    source = tiny_model(source.with_name("hostile.gguf"), "llama", blocks=4, extra=extra)
+    async with running(wanting(source, layers), shelf) as kept:
         await until(lambda: kept.failures > 0)
         assert "llama.attention.head_count must hold 4" in kept.reason
 
 
-async def test_a_slice_beside_others_that_fill_the_machine_waits(wanted: WantedSlice, slices: Path) -> None:
+async def test_a_slice_beside_others_that_fill_the_machine_waits(wanted: WantedSlice, shelf: Shelf) -> None:
     ledger = MemoryLedger(2**30)
     ledger.promise("another", Footprint(2**30, 0, 0))
-    kept = SliceKeeper(wanted, slices, ledger)
+    kept = SliceKeeper(wanted, shelf, ledger)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kept.run)
         await until(lambda: kept.failures > 0)
