@@ -207,6 +207,9 @@ class DhtNode:
     def _unheard(self, contact: Contact) -> None:
         self.table.failed(contact)
         self._silences.silent(contact.address, asyncio.get_running_loop().time())
+        if contact in self.table:
+            # One lost datagram must not cost it its place, and no lookup asks it until it answers.
+            self.ping(contact.address, contact.key)
 
     def _keep(self, record: Record, holders: Sequence[Holder]) -> bool:
         """Keep an own record here as well, if this node is one of the nearest and others can ask it."""
