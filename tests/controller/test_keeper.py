@@ -53,6 +53,13 @@ def wanted(source: Path) -> WantedSlice:
     return wanting(source, LAYERS)
 
 
+@pytest.fixture
+def gone(source: Path, wanted: WantedSlice) -> WantedSlice:
+    """A slice of a file that is no longer there."""
+    source.unlink()
+    return wanted
+
+
 def wanting(source: Path, layers: LayerRange | None) -> WantedSlice:
     room = SliceSpec(Path(), sessions=2, context=64, max_rows=8, device="cpu", threads=1)
     return WantedSlice(ModelRef("path", str(source)), "tiny", layers, room)
@@ -201,8 +208,7 @@ async def test_pauses_between_tries_grow_and_are_capped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(module, "LAST_RETRY", 0.03)
-    source.unlink()
-    async with running(wanted, shelf) as kept:
+    async with running(gone, shelf) as kept:
         await until(lambda: kept.failures > 3)
         assert kept.state in ("failed", "pending")
         assert "tiny.gguf" in kept.reason
