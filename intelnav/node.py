@@ -16,6 +16,7 @@ import anyio
 from httpx import AsyncClient
 
 from intelnav import __version__
+from intelnav.chain.contribution import Contribution
 from intelnav.chain.entry import Entry
 from intelnav.chain.hop import HopService
 from intelnav.chain.ring import Rings
@@ -31,6 +32,7 @@ from intelnav.library import Library
 from intelnav.logs import set_up_logging
 from intelnav.net.chunks import ChunkService
 from intelnav.net.peers import Peers
+from intelnav.network import Network
 from intelnav.store.blobs import Store
 from intelnav.store.catalog import shipped_catalog
 from intelnav.wanted import ConfiguredPeers, Wanted
@@ -46,13 +48,14 @@ class Node:
         self._started = time.monotonic()
         self._known = ConfiguredPeers(config)
         catalog = shipped_catalog()
-        self._shelf = Shelf(store, catalog, self._known, client, config.store.rate)
+        self._shelf = Shelf(store, catalog, self, client, config.store.rate)
         self._known.shelf = self._shelf
         self._library = Library(config, store, catalog, lambda: self._shelf.wanted)
         self._chunks = ChunkService(store)
         self._chunk_address: Address | None = None
-        self._wanted = Wanted(config, self._shelf)
+        self._wanted = Wanted(config, self._shelf, lambda: self._network.slice_changed())
         self._identity = load_or_create(config.data_dir / "peer.key")
+        self._network = Network(config, self._identity, self._known, self._wanted.hosted)
         self._traffic = Traffic()
         self._peers = Peers(self._identity, self._traffic, limit=config.limits.connections)
         self._traffic.rings = Rings(self._peers)
@@ -65,10 +68,18 @@ class Node:
 
         config, peers, rings = self._config, self._peers, self._traffic.rings
         await self._wanted.check()
-        entry = Entry(peers.own, self._wanted.entries, self._known, rings)
+        entry = Entry(peers.own, self._wanted.entries, self._network, rings)
         app = build_app(entry, self.status, self.ready_to_answer, self._library)
         async with anyio.create_task_group() as tasks:
-            hops = HopService(peers, self, tasks, idle_seconds=config.limits.idle_seconds)
+            # Within one machine there is nobody whom a rule would have to keep out.
+            lax = config.network.is_local or config.limits.contribution == "off"
+            hops = HopService(
+                peers,
+                self,
+                tasks,
+                idle_seconds=config.limits.idle_seconds,
+                contribution=None if lax else Contribution(self._network, peers),
+            )
             self._traffic.hops = hops
             try:
                 if config.network.listen is not None:
@@ -84,7 +95,8 @@ class Node:
                             self._chunks.app(), listen=config.chunks, keep_alive=True, **started
                         )
                     )
-                for forever in (peers.keep_alive, hops.watch_idle, rings.watch_silence):
+                await self._network.open(peers.address, self._chunk_address)
+                for forever in (self._network.run, peers.keep_alive, hops.watch_idle, rings.watch_silence):
                     tasks.start_soon(forever)
                 for keeper in self._wanted.keepers.values():
                     tasks.start_soon(keeper.run)
@@ -93,6 +105,10 @@ class Node:
             finally:
                 hops.end_all("this node is stopping")
                 await peers.close()
+
+    async def chunk_servers(self, model: str) -> Sequence[Address]:
+        """See `Providers`."""
+        return await self._network.chunk_servers(model)
 
     def ready(self, model: str) -> Sequence[SliceEngine]:
         """The hosted slices of a model that can take sessions now; see `Hosting`."""

@@ -1,6 +1,6 @@
 """What the config asks for: slices to keep, models to answer for, peers to know."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from anyio import to_thread
@@ -45,13 +45,15 @@ class Wanted:
     `hosted` are the keepers of the slices for others, `fronts` those of the entries' front layers; `keepers` are all.
     """
 
-    def __init__(self, config: NodeConfig, shelf: Shelf) -> None:
+    def __init__(self, config: NodeConfig, shelf: Shelf, changed: Callable[[], None]) -> None:
+        """`changed` is called whenever a slice is, or is no longer, ready."""
         self.keepers: dict[tuple[ModelRef, LayerRange | None], SliceKeeper] = {}
         self.hosted: list[SliceKeeper] = []
         self.fronts: list[SliceKeeper] = []
         self.entries: list[EntryModel] = []
         self._config = config
         self._shelf = shelf
+        self._changed = changed
         self._ledger = MemoryLedger.of_machine()
         for wanted in config.slices:
             self.hosted.append(self._keeper(wanted.model, wanted.layers))
@@ -86,7 +88,7 @@ class Wanted:
                 threads=backend.threads,
             )
             wanted = WantedSlice(model, model_name(model.value), layers, room)
-            self.keepers[model, layers] = SliceKeeper(wanted, self._shelf, self._ledger)
+            self.keepers[model, layers] = SliceKeeper(wanted, self._shelf, self._ledger, self._changed)
         return self.keepers[model, layers]
 
     def _entry(self, settings: EntryConfig) -> EntryModel:

@@ -130,7 +130,8 @@ def test_what_was_fetched_is_not_fetched_again(tmp_path: Path, model: Path, mani
         b.until_ready()
         assert len(tap.seen) == before
         # It also keeps what it has when its worker dies.
-        (worker,) = psutil.Process(b.process.pid).children() if b.process else ()
+        assert b.process is not None
+        (worker,) = psutil.Process(b.process.pid).children()
         worker.kill()
         b.until(lambda status: status["slices"][0]["failures"] == 1)
         b.until_ready()

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -53,10 +54,14 @@ class SliceKeeper:
     of what goes on, and stays after a fetch to tell how it went. The keepers of one node share shelf and ledger.
     """
 
-    def __init__(self, wanted: WantedSlice, shelf: Shelf, ledger: MemoryLedger) -> None:
+    def __init__(
+        self, wanted: WantedSlice, shelf: Shelf, ledger: MemoryLedger, changed: Callable[[], None]
+    ) -> None:
+        """`changed` is called whenever the slice is, or is no longer, ready."""
         self.wanted = wanted
         self.state = "pending"
         self.reason = ""
+        self._changed = changed
         self.failures = 0
         self.progress: Progress | JobProgress | None = None
         self.model: Model | None = None
@@ -124,10 +129,12 @@ class SliceKeeper:
                     self._ledger.refund(self)
                 ready_at = time.monotonic()
                 self._engine, self.state, self.reason = engine, "ready", ""
+                self._changed()
                 log.info("%s are ready", self)
                 await _lost(engine)
                 # Not offered any more while what is left of the worker is ended.
                 self._engine, self.state, self.reason = None, "failed", engine.death
+                self._changed()
                 if time.monotonic() - ready_at > HEALTHY_SECONDS:
                     self.failures = 0
                 raise EngineError(engine.death)

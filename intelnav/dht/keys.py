@@ -1,4 +1,4 @@
-"""Where in the DHT things are: 160-bit keys and node ids ([A1], [A7], [A8] and [I3] in docs/protocol.md)."""
+"""Where in the DHT things are: 160-bit keys and node ids ([A1], [A7], [A8], [A10] and [I3] in docs/protocol.md)."""
 
 from hashlib import sha256
 
@@ -16,6 +16,11 @@ RELAY_KEY = _key("intelnav/relay/1")
 def model_key(cid: str) -> bytes:
     """The key under which the hosts of the model with this CID are found, 20 bytes."""
     return _key(f"intelnav/model/1|{cid}")
+
+
+def peer_key(key: bytes) -> bytes:
+    """The key under which the node with this public key says that it hosts or relays, 20 bytes."""
+    return sha256(b"intelnav/peer/1|" + key).digest()[:KEY_BYTES]
 
 
 def node_id(key: bytes) -> bytes:

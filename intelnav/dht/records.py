@@ -6,7 +6,7 @@ A record's bytes are kept and passed on as they came, never written anew.
 from dataclasses import dataclass, field
 from typing import Any
 
-from intelnav.dht.keys import KEY_BYTES, MODELS_KEY, RELAY_KEY
+from intelnav.dht.keys import KEY_BYTES, MODELS_KEY, RELAY_KEY, peer_key
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import Identity, PeerId
@@ -40,9 +40,10 @@ class ListedModel:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a record says. Under the models key it has `models`, under the relay key `relay`, else `slices`.
+    """What a record says. Under the models key it has `models`, under the relay key and its peer's own key `relay`,
+    else `slices`.
 
-    `relay` is the number of peers that a relay has room for. Without any content the record withdraws.
+    `relay` is the number of peers that a node has room for. Without any content the record withdraws.
     """
 
     addresses: tuple[Address, ...] = ()
@@ -107,14 +108,16 @@ _RELAY = {"relay": f.U32, "load": optional(f.number(MAX_LOAD), 0.0)}
 _RECORD = {"body", "pk", "sig"}
 
 
-def _fields(key: bytes) -> dict[str, Field]:
-    return {MODELS_KEY: _MODELS, RELAY_KEY: _RELAY}.get(key, _SLICES)
+def _fields(key: bytes, peer: PeerId) -> dict[str, Field]:
+    if key == MODELS_KEY:
+        return _MODELS
+    return _RELAY if key in (RELAY_KEY, peer_key(peer.key)) else _SLICES
 
 
 def encode_record(identity: Identity, key: bytes, offer: Offer, *, seq: int, expires: int) -> Record:
     """A record signed by `identity`. Raises PeerError `too_long` if its body has more than 512 bytes."""
     entries: dict[str, Any] = {"key": key, "seq": seq, "expires": expires}
-    for name, wanted in {"addrs": f.ADDRESSES, **_fields(key)}.items():
+    for name, wanted in {"addrs": f.ADDRESSES, **_fields(key, identity.peer)}.items():
         value = offer.addresses if name == "addrs" else getattr(offer, name)
         if value != wanted.default:
             entries[name] = wanted.write(value)
@@ -147,7 +150,7 @@ def parse_record(data: object, key: bytes, now: float) -> Record:
         if common["key"] != key:
             raise PeerError(Code.BAD_REQUEST, "the record belongs under another key")
         _check_time(common["expires"], now)
-        offer = Offer(common["addrs"], **f.read_all(_fields(key), entries))
+        offer = Offer(common["addrs"], **f.read_all(_fields(key, peer), entries))
     except ValueError as error:
         raise PeerError(Code.BAD_REQUEST, f"record: {error}") from None
     if not (offer.withdraws or offer.addresses):

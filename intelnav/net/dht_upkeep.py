@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -13,6 +14,9 @@ from intelnav.domain.advert import Address
 from intelnav.net.dht_node import DhtNode
 
 JITTER = 0.2
+MAX_HINTS = 64
+# Hints come one by one; a stream of them, from anybody on the local network, must not be a stream of joins.
+NEWS_SECONDS = 1.0
 _HIGHEST = 2 ** (8 * KEY_BYTES) - 1
 
 
@@ -22,18 +26,41 @@ class Upkeep:
     def __init__(self, node: DhtNode, bootstrap: Sequence[Address]) -> None:
         self._node = node
         self._bootstrap = tuple(bootstrap)
+        self._seeds: tuple[Address, ...] = ()
+        self._hints: deque[Address] = deque(maxlen=MAX_HINTS)
+        self._news = asyncio.Event()
         self._settings = node.settings
+
+    def add(self, seeds: Sequence[Address]) -> None:
+        """Start from these addresses, too, in place of those that were added before; tried at once."""
+        self._seeds = tuple(seeds)
+        self._news.set()
+
+    def hint(self, address: Address) -> None:
+        """Try an address that anybody may have named; only the last few are kept."""
+        if address not in self._hints:
+            self._hints.append(address)
+            self._news.set()
 
     async def run(self) -> None:
         """Keep in touch until cancelled. Every node does so at times of its own."""
         settings = self._settings
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(every, settings.rejoin_seconds, self.join)
+                tasks.start_soon(self._rejoin)
                 tasks.start_soon(every, settings.refresh_seconds, self.refresh)
                 tasks.start_soon(every, settings.save_seconds, self._save)
         finally:
             self._node.known.save()
+
+    async def _rejoin(self) -> None:
+        """Join again now and then, and a moment after new addresses are known."""
+        while True:
+            self._news.clear()
+            with anyio.move_on_after(jittered(self._settings.rejoin_seconds)):
+                await self._news.wait()
+                await anyio.sleep(NEWS_SECONDS)
+            await self.join()
 
     async def join(self) -> None:
         """Try who is not in the table: bootstrap addresses and known contacts. If one answers, look around.
@@ -69,10 +96,10 @@ class Upkeep:
         await self._node.lookup(place.to_bytes(KEY_BYTES, "big"), records=False)
 
     async def _resolved(self) -> list[tuple[str, int]]:
-        """The bootstrap addresses as numbers; a name that has none right now is left out."""
+        """The addresses to start from as numbers; a name that has none right now is left out."""
         found: list[tuple[str, int]] = []
         loop = asyncio.get_running_loop()
-        for address in self._bootstrap:
+        for address in (*self._bootstrap, *self._seeds, *self._hints):
             with suppress(OSError, ValueError, OverflowError):
                 for info in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM):
                     found.append((str(info[4][0]), int(info[4][1])))
@@ -85,5 +112,10 @@ class Upkeep:
 async def every(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
     """Do something again and again, at times that do not fall together with those of other nodes."""
     while True:
-        await anyio.sleep(seconds * random.uniform(1 - JITTER, 1 + JITTER))
+        await anyio.sleep(jittered(seconds))
         await what()
+
+
+def jittered(seconds: float) -> float:
+    """A time of about so long."""
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)

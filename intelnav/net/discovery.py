@@ -1,17 +1,17 @@
-"""Who serves what: told by the peers that the config file names, or found in the DHT."""
+"""Who serves what, found in the DHT, and this node's own adverts there."""
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 import anyio
 
 from intelnav.dht.contacts import is_loopback
-from intelnav.dht.keys import MODELS_KEY, RELAY_KEY, model_key
+from intelnav.dht.keys import MODELS_KEY, RELAY_KEY, model_key, peer_key
 from intelnav.dht.records import TTL_SECONDS, ListedModel, Offer, Record, encode_record
 from intelnav.domain.advert import Address, Advert
 from intelnav.domain.identity import PeerId
@@ -24,17 +24,6 @@ ANNOUNCE_SECONDS = 300.0
 # An announcement that nobody kept is made again soon.
 RETRY_SECONDS = 15.0
 CACHE_SECONDS = 5.0
-
-
-class StaticDiscovery:
-    """Adverts that never change."""
-
-    def __init__(self, adverts: Iterable[Advert]) -> None:
-        self._adverts = tuple(adverts)
-
-    async def providers(self, model: str) -> list[Advert]:
-        """Every known advert for the model with this CID, in the order of the config."""
-        return [advert for advert in self._adverts if advert.model == model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +120,19 @@ class DhtDiscovery:
     async def announce_relay(self, addresses: Sequence[Address], room: int, load: float = 0.0) -> int:
         """Offer this node as a relay with room for so many peers from now on."""
         return await self._announce(RELAY_KEY, Offer(addresses=tuple(addresses), relay=room, load=load))
+
+    async def announce_contribution(self, addresses: Sequence[Address], room: int) -> int:
+        """Say from now on that this node hosts or relays, for hosts that it asks ([C1])."""
+        return await self._announce(
+            peer_key(self._node.identity.peer.key), Offer(addresses=tuple(addresses), relay=room)
+        )
+
+    async def adverts_of(self, peer: PeerId) -> Sequence[Address] | None:
+        """Where `peer` says that it is dialled, as a host or relay; None if it does not say so."""
+        for record, addresses in await self._offers(peer_key(peer.key)):
+            if record.peer == peer:
+                return addresses
+        return None
 
     async def withdraw(self, model: str) -> None:
         """No longer serve the model with this CID, and say so at once."""

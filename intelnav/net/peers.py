@@ -80,6 +80,13 @@ class Peers:
         except (ValueError, OverflowError):
             raise ConfigError(f"network.listen: {address}: no host has such a name or port") from None
 
+    @property
+    def address(self) -> Address | None:
+        """Where peers are accepted, with the port that was bound; None if nowhere."""
+        if self.server is None:
+            return None
+        return Address(*self.server.sockets[0].getsockname()[:2])
+
     async def connect(self, peer: PeerId, addresses: Sequence[Address]) -> Connection:
         """The link to `peer`, dialled if there is none; raises PeerError if no address leads to that peer.
 

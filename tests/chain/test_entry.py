@@ -25,7 +25,6 @@ from intelnav.domain.identity import Identity, PeerId
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import Done, Forward, Output, SliceEngine
 from intelnav.engine.process import SliceProcess
-from intelnav.net.discovery import StaticDiscovery
 from intelnav.net.peers import Peers
 from tests.chain.conftest import ROOM
 from tests.hosts import Hosted, hosting
@@ -35,6 +34,16 @@ pytestmark = pytest.mark.anyio
 
 PROMPT = "hello there"
 Load = Callable[[str], Awaitable[SliceProcess]]
+
+
+class Told:
+    """A discovery of adverts that never change."""
+
+    def __init__(self, adverts: list[Advert]) -> None:
+        self._adverts = adverts
+
+    async def providers(self, model: str) -> list[Advert]:
+        return [advert for advert in self._adverts if advert.model == model]
 
 
 @dataclass
@@ -95,7 +104,7 @@ async def asking(load: Load, cid: str) -> AsyncIterator[Callable[..., Awaitable[
             model = EntryModel(
                 lambda: cid, "tiny", Dtype.F32, lambda: front, None if kept is None else lambda: kept
             )
-            discovery = StaticDiscovery([*extra, *(host.advert(cid) for host in hosts)])
+            discovery = Told([*extra, *(host.advert(cid) for host in hosts)])
             return Asking(Entry(peers.own, [model], discovery, rings), rings, peers, front, hosts)
 
         yield make

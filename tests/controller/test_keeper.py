@@ -81,7 +81,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def running(wanted: WantedSlice, shelf: Shelf) -> AsyncIterator[SliceKeeper]:
-    kept = SliceKeeper(wanted, shelf, MemoryLedger.of_machine())
+    kept = SliceKeeper(wanted, shelf, MemoryLedger.of_machine(), lambda: None)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kept.run)
         try:
@@ -201,11 +201,7 @@ async def test_a_worker_that_hangs_is_replaced(
 
 
 async def test_pauses_between_tries_grow_and_are_capped(
-    source: Path,
-    wanted: WantedSlice,
-    shelf: Shelf,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    gone: WantedSlice, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "LAST_RETRY", 0.03)
     async with running(gone, shelf) as kept:
@@ -243,7 +239,7 @@ async def test_a_hostile_file_is_a_reason_and_no_crash(
 async def test_a_slice_beside_others_that_fill_the_machine_waits(wanted: WantedSlice, shelf: Shelf) -> None:
     ledger = MemoryLedger(2**30)
     ledger.promise("another", Footprint(2**30, 0, 0))
-    kept = SliceKeeper(wanted, shelf, ledger)
+    kept = SliceKeeper(wanted, shelf, ledger, lambda: None)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kept.run)
         await until(lambda: kept.failures > 0)

@@ -9,9 +9,8 @@ import pytest
 from intelnav.dht.records import ListedModel
 from intelnav.domain.advert import Address, Advert
 from intelnav.domain.errors import PeerError
-from intelnav.domain.identity import Identity
 from intelnav.domain.slice import LayerRange
-from intelnav.net.discovery import RelayAdvert, StaticDiscovery
+from intelnav.net.discovery import RelayAdvert
 from tests.dht_nodes import Host, MakeHost, dht_hosts
 
 pytestmark = pytest.mark.anyio
@@ -196,9 +195,3 @@ async def test_addresses_of_this_machine_are_only_used_in_a_loopback_swarm(
     assert found.addresses == ((*home, outside) if at_home else (outside,))
     assert found.chunks == (home[0] if at_home else None)
     assert len(await first.discovery.providers("b3-b")) == at_home
-
-
-async def test_static_adverts_are_those_of_the_model() -> None:
-    peer = Identity(b"a" * 32).peer
-    adverts = [Advert(peer, (), model, (RANGES[0],)) for model in ("b3-a", "b3-b", "b3-a")]
-    assert await StaticDiscovery(adverts).providers("b3-a") == [adverts[0], adverts[2]]
