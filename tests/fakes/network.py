@@ -73,7 +73,7 @@ ROUTED: dict[str, Any] = {
 BROKEN: dict[str, Any] = {
     "layers": "8..30",
     "missing": ["8..15", "22..30"],
-    "problem": "no peer has layers 8..15, 22..30",
+    "problem": "no peer can be reached that hosts layers 8..15, 22..30",
     "routes": [],
 }
 AT_HOME: dict[str, Any] = {"layers": None, "missing": [], "problem": "", "routes": []}
