@@ -33,6 +33,7 @@ from intelnav.logs import set_up_logging
 from intelnav.net.chunks import ChunkService
 from intelnav.net.peers import Peers
 from intelnav.network import Network
+from intelnav.outlook import Outlook
 from intelnav.store.blobs import Store
 from intelnav.store.catalog import shipped_catalog
 from intelnav.wanted import ConfiguredPeers, Wanted
@@ -69,7 +70,8 @@ class Node:
         config, peers, rings = self._config, self._peers, self._traffic.rings
         await self._wanted.check()
         entry = Entry(peers.own, self._wanted.entries, self._network, rings)
-        app = build_app(entry, self.status, self.ready_to_answer, self._library)
+        outlook = Outlook(self._network, peers, rings, entry)
+        app = build_app(entry, self.status, self.ready_to_answer, self._library, outlook)
         async with anyio.create_task_group() as tasks:
             # Within one machine there is nobody whom a rule would have to keep out.
             lax = config.network.is_local or config.limits.contribution == "off"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -22,9 +21,7 @@ RANGES = ("0..8", "8..15", "15..22", "22..30")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Daemon]]:
     """A relay that is the bootstrap, three hosts, and an entry that serves no peer."""
     with ExitStack() as stack:
-        made = stack.enter_context(
-            daemons(tmp_path_factory.mktemp("swarm"), "relay", "a", "b", "c", "entry")
-        )
+        made = stack.enter_context(daemons(tmp_path_factory.mktemp("swarm"), "relay", "a", "b", "c", "entry"))
         ports = free_ports(8)
         listens = [f"127.0.0.1:{port}" for port in ports]
         made[0].configure(role="relay", network={"listen": listens[0]}, store={"chunks": "none"})

@@ -1,4 +1,4 @@
-"""The node's HTTP application: health, status, models and completions, closed to web pages of other sites."""
+"""The node's HTTP application: health, status, models, peers and completions, closed to web pages of other sites."""
 
 import ipaddress
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from intelnav.api.completions import Completions
 from intelnav.api.errors import ApiError
 from intelnav.api.models import Library, model_routes
+from intelnav.api.network import Network, network_routes
 from intelnav.api.openai import ChatBody, TextBody
 from intelnav.chain.interface import Completer, ServedModel
 
@@ -27,11 +28,15 @@ _LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa")
 
 
 def build_app(
-    completer: Completer, status: Status, ready: Ready, library: Library | None = None
+    completer: Completer,
+    status: Status,
+    ready: Ready,
+    library: Library | None = None,
+    network: Network | None = None,
 ) -> Starlette:
     """The application around a node's parts; `ready` says whether a question can be answered, or why not.
 
-    Without a `library` there is nothing under `/models`.
+    Without a `library` there is nothing under `/models`, without a `network` none of what `network_routes` lists.
     """
 
     async def health(_: Request) -> Response:
@@ -64,6 +69,7 @@ def build_app(
             Route("/v1/chat/completions", Completions(completer, ChatBody), methods=["POST"]),
             Route("/v1/completions", Completions(completer, TextBody), methods=["POST"]),
             *(model_routes(library) if library is not None else ()),
+            *(network_routes(network) if network is not None else ()),
         ],
         middleware=[Middleware(NoForeignPages)],
         exception_handlers={404: _not_found, 405: _wrong_method, 500: _bug},

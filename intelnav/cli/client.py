@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -17,6 +18,7 @@ SOCKET = "control.sock"
 
 # An answer may wait for its turn and for a long prompt; a node gives up on a silent peer much earlier.
 _TIMEOUT = httpx.Timeout(10, read=600)
+_SWARM_SECONDS = 20.0
 
 Json = dict[str, Any]
 
@@ -116,6 +118,23 @@ class NodeClient:
         with _translated(self.where):
             return dict(_checked(self._client.get("/models")).json())
 
+    def peers(self) -> Json:
+        """Whom the node is connected to, and whom it knows."""
+        with _translated(self.where):
+            return dict(_checked(self._client.get("/peers")).json())
+
+    def route(self, model: str, count: int) -> Json:
+        """The chains that a request for this model would take now."""
+        with _translated(self.where):
+            path = f"/route/{quote(model, safe='')}"
+            return dict(_checked(self._client.get(path, params={"count": count})).json())
+
+    def swarm_models(self) -> list[Json]:
+        """What the swarm serves, as far as the node finds out within `_SWARM_SECONDS`."""
+        with _translated(self.where):
+            reply = _checked(self._client.get("/swarm/models", timeout=_SWARM_SECONDS))
+            return [dict(model) for model in reply.json()["models"]]
+
     def remove(self, cid: str, layers: str | None) -> int:
         """Remove a model of the library, or one slice of it; the number of bytes freed."""
         with _translated(self.where):
@@ -168,8 +187,8 @@ def _translated(where: str) -> Iterator[None]:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise NodeError(
-            f"no node answers at {where} ({error}): start one with `intelnav-node --config FILE`, "
-            "or say with --node where it is"
+            f"no node answers at {where} ({error}). Whoever asks also hosts or relays: `intelnav init` writes a config "
+            "for this machine; then start one with `intelnav-node --config FILE`, or say with --node where it is"
         ) from error
     except httpx.HTTPError as error:
         raise NodeError(f"the node at {where} broke off: {error or type(error).__name__}") from error

@@ -5,6 +5,7 @@ import typer
 from intelnav.cli.ask import ask
 from intelnav.cli.chat import chat
 from intelnav.cli.models import models
+from intelnav.cli.network import peers, route
 from intelnav.cli.seeds import seeds
 from intelnav.cli.status import status
 from intelnav.cli.swarm import swarm
@@ -21,6 +22,8 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(chat)
 app.command()(status)
+app.command()(peers)
+app.command()(route)
 app.add_typer(models, name="models")
 app.add_typer(seeds, name="seeds")
 app.add_typer(swarm, name="swarm")

@@ -1,4 +1,4 @@
-"""`intelnav models`: what is on the node's disk, what can be had, and how it gets there."""
+"""`intelnav models`: what is on the node's disk, what can be had, how it gets there, and what the swarm serves."""
 
 import json
 import os
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 models = typer.Typer(
-    help="The models on the node's disk, and those that can be had.", invoke_without_command=True
+    help="The models on the node's disk, those that can be had, and what the swarm serves.",
+    invoke_without_command=True,
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the node says as JSON.")]
@@ -31,21 +32,25 @@ Which = Annotated[str, typer.Argument(metavar="NAME|CID", help="A model that `in
 
 @models.callback()
 def listing(context: typer.Context, as_json: AsJson = False, node: NodeOption = None) -> None:
-    """List the models on the node's disk, and those that can be had."""
+    """List the models on the node's disk, those that can be had, and what the swarm serves."""
     if context.invoked_subcommand is not None:
         return
     from rich.console import Console
 
     from intelnav.cli.client import NodeClient
+    from intelnav.cli.network import swarm_parts
+    from intelnav.cli.terminal import size_text
 
     with NodeClient(node) as asked:
-        report = asked.library()
+        report = asked.library() | _served(asked)
     if as_json:
         print(json.dumps(report))
         return
-    Console(highlight=False).print(_table(report))
-    limit = f" of {_size(report['max_bytes'])}" if report["max_bytes"] is not None else ""
-    print(f"\nThe store takes {_size(report['used_bytes'])}{limit}.")
+    out = Console(highlight=False)
+    out.print(_table(report))
+    limit = f" of {size_text(report['max_bytes'])}" if report["max_bytes"] is not None else ""
+    print(f"\nThe store takes {size_text(report['used_bytes'])}{limit}.\n")
+    out.print(*swarm_parts(report["swarm"], report["swarm_problem"]), sep="\n")
 
 
 @models.command("import")
@@ -61,12 +66,13 @@ def import_(
 ) -> None:
     """Make a model known to the node, from a file or over the network. Ctrl-C ends it; what has come is kept."""
     from intelnav.cli.client import NodeClient
+    from intelnav.cli.terminal import size_text
 
     with NodeClient(node) as asked, asked.job("/models/import", {"what": _absolute(what)}) as events:
         model = _follow(events, as_json)
     if not as_json:
         print(
-            f"{model['name']} is here: {model['blocks']} layers, {_size(model['size_bytes'])}, {model['cid']}"
+            f"{model['name']} is here: {model['blocks']} layers, {size_text(model['size_bytes'])}, {model['cid']}"
         )
 
 
@@ -80,6 +86,7 @@ def rm(
 ) -> None:
     """Remove a model, or a slice of it, from the store. A file of your own stays where it is."""
     from intelnav.cli.client import NodeClient
+    from intelnav.cli.terminal import size_text
 
     if layers is not None:
         try:
@@ -88,7 +95,7 @@ def rm(
             raise typer.BadParameter(str(error)) from None
     with NodeClient(node) as asked:
         freed = asked.remove(_local(asked, which), layers)
-    print(f"{_size(freed)} are free again.")
+    print(f"{size_text(freed)} are free again.")
 
 
 @models.command()
@@ -114,6 +121,16 @@ def verify(
             print("All is as it must be.")
     if damaged:
         raise typer.Exit(1)
+
+
+def _served(node: "NodeClient") -> Json:
+    """What the swarm serves: `swarm`, or None and the `swarm_problem`. The list of what is here needs no swarm."""
+    from intelnav.cli.client import NodeError
+
+    try:
+        return {"swarm": node.swarm_models(), "swarm_problem": ""}
+    except NodeError as error:
+        return {"swarm": None, "swarm_problem": str(error)}
 
 
 def _absolute(what: str) -> str:
@@ -179,7 +196,7 @@ def _local(node: "NodeClient", which: str) -> str:
 def _table(report: Json) -> Any:
     from rich.markup import escape
 
-    from intelnav.cli.terminal import table
+    from intelnav.cli.terminal import size_text, table
 
     grid = table("Models", "name", "size", "layers", "here", "fits here", "cid or origin")
     for model in report["models"]:
@@ -187,7 +204,7 @@ def _table(report: Json) -> Any:
         fits = model["hostable_layers"]
         row = (
             model["name"],
-            _size(model["size_bytes"]),
+            size_text(model["size_bytes"]),
             str(model["blocks"]),
             ", ".join(here) or "-",
             "?" if fits is None else "all" if fits >= model["blocks"] else f"{fits} layers",
@@ -195,13 +212,3 @@ def _table(report: Json) -> Any:
         )
         grid.add_row(*map(escape, row))
     return grid
-
-
-def _size(size: int | None) -> str:
-    """Bytes in the unit that fits."""
-    if size is None:
-        return "?"
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} B"

@@ -5,6 +5,7 @@ import unicodedata
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from intelnav.cli.client import Reply
@@ -59,3 +60,18 @@ def chain_table(chain: list[dict[str, Any]]) -> Table:
     for hop in chain:
         grid.add_row(str(hop["peer"])[:8], str(hop["layers"]), f"{hop['milliseconds']:.2f}")
     return grid
+
+
+def size_text(size: int | None) -> str:
+    """Bytes in the unit that fits."""
+    if size is None:
+        return "?"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} B"
+
+
+def add_row(grid: Table, *cells: str) -> None:
+    """Add a row of plain text: no markup, and on a terminal no control characters, since peers have a say in it."""
+    grid.add_row(*(escape(printable(cell, sys.stdout)) for cell in cells))

@@ -14,6 +14,7 @@ from intelnav.api.serve import serve
 from intelnav.domain.advert import Address
 from tests.fakes.completer import CountingCompleter
 from tests.fakes.library import ScriptedLibrary
+from tests.fakes.network import ScriptedNetwork
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -24,7 +25,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 
 @dataclass(frozen=True)
 class Node:
-    """A served application with its library, and a client on each of its sockets. It says the last of `readiness`."""
+    """A served application with its parts, and a client on each of its sockets. It says the last of `readiness`."""
 
     socket: Path
     address: Address
@@ -32,6 +33,7 @@ class Node:
     remote: httpx.AsyncClient
     readiness: list[tuple[bool, str]]
     library: ScriptedLibrary
+    network: ScriptedNetwork
 
 
 Serving = Callable[[CountingCompleter], AbstractAsyncContextManager[Node]]
@@ -45,9 +47,13 @@ def serving(tmp_path: Path) -> Serving:
     async def run(completer: CountingCompleter) -> AsyncIterator[Node]:
         path = tmp_path / "control.sock"
         readiness = [(True, "")]
-        library = ScriptedLibrary()
+        library, network = ScriptedLibrary(), ScriptedNetwork()
         app = build_app(
-            completer, status=lambda: {"peer": "me"}, ready=lambda: readiness[-1], library=library
+            completer,
+            status=lambda: {"peer": "me"},
+            ready=lambda: readiness[-1],
+            library=library,
+            network=network,
         )
         async with anyio.create_task_group() as group:
 
@@ -60,7 +66,7 @@ def serving(tmp_path: Path) -> Serving:
                 httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=10) as local,
                 httpx.AsyncClient(base_url=f"http://{address}", timeout=10) as remote,
             ):
-                yield Node(path, address, local, remote, readiness, library)
+                yield Node(path, address, local, remote, readiness, library, network)
             group.cancel_scope.cancel()
 
     return run

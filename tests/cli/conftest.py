@@ -17,6 +17,7 @@ from intelnav.api.serve import serve
 from intelnav.domain.advert import Address
 from tests.fakes.completer import CountingCompleter
 from tests.fakes.library import ScriptedLibrary
+from tests.fakes.network import ScriptedNetwork
 
 COMMAND = [sys.executable, "-m", "intelnav.cli.main"]
 
@@ -65,6 +66,7 @@ class Served:
     socket: Path
     completer: CountingCompleter = field(default_factory=CountingCompleter)
     library: ScriptedLibrary = field(default_factory=ScriptedLibrary)
+    network: ScriptedNetwork = field(default_factory=ScriptedNetwork)
     address: Address | None = None
     _started: threading.Event = field(default_factory=threading.Event)
     _stop: anyio.Event = field(default_factory=anyio.Event)
@@ -74,7 +76,13 @@ class Served:
         anyio.run(self._serve)
 
     async def _serve(self) -> None:
-        app = build_app(self.completer, status=lambda: STATUS, ready=lambda: (True, ""), library=self.library)
+        app = build_app(
+            self.completer,
+            status=lambda: STATUS,
+            ready=lambda: (True, ""),
+            library=self.library,
+            network=self.network,
+        )
         self._token = anyio.lowlevel.current_token()
         async with anyio.create_task_group() as tasks:
 

@@ -24,8 +24,8 @@ def test_help_waits_for_no_heavy_import() -> None:
 def test_no_command_reaches_the_engine_or_the_network() -> None:
     program = (
         "import sys\n"
-        "from intelnav.cli import ask, chat, client, main, models, seeds, status, swarm, swarm_files, swarm_nodes\n"
-        "from intelnav.cli import terminal\n"
+        "from intelnav.cli import ask, chat, client, main, models, network, seeds\n"
+        "from intelnav.cli import status, swarm, swarm_files, swarm_nodes, terminal\n"
         "print([name for name in sys.modules if name.startswith(('intelnav.engine', 'intelnav.net', 'llama_cpp'))])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
@@ -42,6 +42,8 @@ def test_no_command_reaches_the_engine_or_the_network() -> None:
         "models import",
         "models rm",
         "models verify",
+        "peers",
+        "route",
         "seeds key",
         "seeds sign",
         "seeds show",
@@ -76,6 +78,8 @@ def test_what_went_wrong_is_one_message(cli: Cli) -> None:
         (["swarm", "ask", "--raw", "--system", "Be kind.", "hi"], "--raw has no place for --system"),
         (["ask"], "write a PROMPT, or pipe one in"),
         (["models", "import"], "Missing argument 'FILE|URL|NAME'"),
+        (["route"], "Missing argument 'MODEL'"),
+        (["route", "m", "--count", "17"], "Invalid value for '--count'"),
         (["models", "rm"], "Missing argument 'NAME|CID'"),
         (["swarm", "up", "--cuts", "a,b"], "--cuts a,b: write numbers with commas"),
         (["swarm", "up", "--dtype", "f8"], "Invalid value for '--dtype'"),

@@ -3,17 +3,18 @@ import os
 import pty
 import signal
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import anyio
 import pytest
 
 from intelnav.api.models import Damage
-from intelnav.domain.errors import ContentError
+from intelnav.domain.errors import Code, ContentError, PeerError
 from intelnav.domain.slice import LayerRange
 from tests.cli.conftest import COMMAND, Cli, Served
 from tests.fakes.library import CID, LOCAL, OFFERED
+from tests.fakes.network import SERVED, WHOLE
 from tests.waiting import until
 
 
@@ -23,13 +24,42 @@ def test_the_table_shows_what_is_here_and_what_can_be_had(cli: Cli, served: Serv
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert f"tiny 1.2 MB 6 the file, 0..2, 2..4 all {CID}" in lines
     assert "big ? 28 - 10 layers hf://owner/repo/big.gguf" in lines
-    assert lines[-1] == "The store takes 500.0 KB of 2.0 GB."
+    assert "The store takes 500.0 KB of 2.0 GB." in lines
 
 
 def test_json_is_what_the_node_says(cli: Cli, served: Served) -> None:
     report = json.loads(cli("models", "--json", "--node", str(served.socket)).stdout)
     assert [model["name"] for model in report["models"]] == ["tiny", "big"]
     assert (report["used_bytes"], report["max_bytes"]) == (500_000, 2_000_000_000)
+
+
+def test_what_the_swarm_serves_follows_with_the_layers_that_lack_a_host(cli: Cli, served: Served) -> None:
+    result = cli("models", "--node", str(served.socket))
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines.index("In the swarm") > lines.index("The store takes 500.0 KB of 2.0 GB.")
+    assert f"big 280.0 MB 28 3 7..14 {SERVED.cid}" in lines
+    assert f"tiny 1.2 MB 6 2 - {WHOLE.cid}" in lines
+    report = json.loads(cli("models", "--json", "--node", str(served.socket)).stdout)
+    assert report["swarm"] == json.loads(json.dumps([asdict(SERVED), asdict(WHOLE)]))
+    assert report["swarm_problem"] == ""
+
+
+def test_the_local_list_needs_no_swarm(cli: Cli, served: Served) -> None:
+    served.network.models = ()
+    empty = cli("models", "--node", str(served.socket))
+    served.network.fail = PeerError(Code.TIMEOUT, "nobody answered")
+    failed = cli("models", "--node", str(served.socket))
+    report = json.loads(cli("models", "--json", "--node", str(served.socket)).stdout)
+    for result, last in (
+        (empty, "The swarm serves no model that this node knows of."),
+        (failed, "What the swarm serves is not known: nobody answered"),
+    ):
+        assert (result.returncode, result.stderr) == (0, "")
+        lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+        assert f"tiny 1.2 MB 6 the file, 0..2, 2..4 all {CID}" in lines
+        assert lines[-1] == last
+    assert len(report["models"]) == 2
+    assert (report["swarm"], report["swarm_problem"]) == (None, "nobody answered")
 
 
 def test_an_import_says_what_came(cli: Cli, served: Served) -> None:
@@ -166,4 +196,5 @@ def test_without_a_node_the_error_says_how_to_start_one(cli: Cli) -> None:
     for command in (["models"], ["models", "import", "x"], ["models", "rm", "x"], ["models", "verify"]):
         result = cli(*command)
         assert result.returncode == 1
+        assert "`intelnav init` writes a config" in result.stderr
         assert "start one with `intelnav-node --config FILE`" in result.stderr
