@@ -29,9 +29,9 @@ from intelnav.store.folder import Folder, on_disk
 from intelnav.store.index import BlobIndex
 from intelnav.store.layout import SlicePlan, model_of, plan_slice
 from intelnav.store.manifest import Blob, Manifest, kv_blobs
-from intelnav.store.notes import Note, OwnFile
+from intelnav.store.notes import Notes, OwnFile
 from intelnav.store.partial import PartialSlice as PartialSlice
-from intelnav.store.room import to_remove
+from intelnav.store.room import files_of, to_remove
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,11 @@ class Store:
     def __init__(self, root: Path, max_bytes: int | None) -> None:
         self._folder = Folder(root)
         self._max_bytes = max_bytes
+        # Two threads must not write the same file at once.
         self._guard = threading.RLock()
+        self._notes = Notes(self._folder)
         self._known: dict[str, Manifest] = {}
-        self._index = BlobIndex(self._folder, self.manifest, lambda cid: self._note(cid).file)
+        self._index = BlobIndex(self._folder, self.manifest, lambda cid: self._notes.of(cid).file)
 
     @classmethod
     @contextmanager
@@ -112,27 +114,33 @@ class Store:
 
     def add_manifest(self, m: Manifest) -> None:
         """Keep a manifest."""
-        if self.manifest(m.cid) is None:
-            write_file(self._folder.manifest(m.cid), m.to_bytes())
-            self._known[m.cid] = m
+        with self._guard:
+            if self.manifest(m.cid) is None:
+                write_file(self._folder.manifest(m.cid), m.to_bytes())
+                self._known[m.cid] = m
+                self._index.changed()
 
     # Files of the user, and origins
 
     def add_file(self, m: Manifest, path: Path, origin: str | None) -> None:
         """Keep in mind that the file at `path`, from which `m` was just made, holds all of the model.
 
-        Raises ContentError if the file has another size, OSError if it is gone.
+        Raises ContentError if the file has another size or `origin` is no URL, OSError if the file is gone.
         """
         file = OwnFile.at(path)
         if file.size != m.file.size:
             raise ContentError(f"{path} has {file.size} bytes, its manifest says {m.file.size}")
-        self.add_manifest(m)
-        note = replace(self._note(m.cid), file=file)
-        self._write_note(m.cid, note if origin is None else note.with_origin(origin))
+        with self._guard:
+            note = replace(self._notes.of(m.cid), file=file)
+            if origin is not None:
+                note = note.with_origin(origin)
+            self.add_manifest(m)
+            self._notes.write(m.cid, note)
+            self._index.changed()
 
     def file_of(self, cid: str) -> Path | None:
         """The user's whole GGUF of a model; None if there is none, or it is gone or changed."""
-        file = self._note(cid).file
+        file = self._notes.of(cid).file
         return file.path if file and file.unchanged() else None
 
     def known_file(self, path: Path) -> Manifest | None:
@@ -141,17 +149,16 @@ class Store:
             file = OwnFile.at(path)
         except OSError:
             return None
-        return next(
-            (self.manifest(cid) for cid in self._folder.files() if self._note(cid).file == file), None
-        )
+        return next((known for cid in self._notes.with_file(file) if (known := self.manifest(cid))), None)
 
     def origins(self, cid: str) -> list[str]:
         """The URLs that a model can be had from, the newest first."""
-        return list(reversed(self._note(cid).origins))
+        return list(reversed(self._notes.of(cid).origins))
 
     def add_origin(self, cid: str, url: str) -> None:
-        """Keep in mind that a model can be had from `url`."""
-        self._write_note(cid, self._note(cid).with_origin(url))
+        """Keep in mind that a model can be had from `url`; ContentError if that is no URL or `cid` no CID."""
+        with self._guard:
+            self._notes.write(cid, self._notes.of(cid).with_origin(url))
 
     # Blobs
 
@@ -159,9 +166,9 @@ class Store:
         """Keep a small blob as a file of its own; ContentError if `data` are not its bytes."""
         if len(data) != blob.size or cid_of(blake3(data).digest()) != blob.cid:
             raise ContentError(f"{len(data)} bytes are not {blob.cid}, which has {blob.size}")
-        if self.blob(blob) is None:
-            write_file(self._folder.blob(blob.cid), data)
-            self._index.changed()
+        with self._guard:
+            if self.blob(blob) is None:
+                write_file(self._folder.blob(blob.cid), data)
 
     def blob(self, blob: Blob) -> bytes | None:
         """The bytes of a small blob, wherever they lie; None if they are not here or damaged."""
@@ -202,10 +209,11 @@ class Store:
         """
         plan = self._plan(m, layers)
         self.add_manifest(m)
-        metadata = self._folder.blob(m.metadata.cid)
-        if not metadata.exists():
-            # It cannot be had from a slice, and a file of the user may go away.
-            write_file(metadata, self._content(m.metadata))
+        with self._guard:
+            # They cannot be had from a slice, and a file of the user may go away.
+            path, metadata = self._folder.blob(m.metadata.cid), self._content(m.metadata)
+            if not path.exists() or path.read_bytes() != metadata:
+                write_file(path, metadata)
         blobs = {entry.bundle.name: entry.blob for entry in m.bundles}
         part, target = self._folder.part(m.cid, layers), self._folder.slice(m.cid, layers)
 
@@ -251,30 +259,15 @@ class Store:
         """Remove a slice, or with None all of a model; files of the user stay. Returns the bytes of disk freed."""
         if not is_cid(cid):
             return 0
-        paths = [
-            path
-            for found in (self._folder.slices(), self._folder.parts())
-            for model, held, path in found
-            if model == cid and layers in (None, held)
-        ]
-        manifest = self.manifest(cid)
-        if layers is None:
-            paths += [self._folder.manifest(cid), self._folder.file(cid)]
-            if manifest is not None:
-                others = {
-                    blob.cid
-                    for other in self.manifests()
-                    if other.cid != cid
-                    for blob in (other.metadata, other.tokenizer)
-                }
-                own = {manifest.metadata.cid, manifest.tokenizer.cid} - others
-                paths += [self._folder.blob(blob) for blob in sorted(own)]
-        freed = sum(on_disk(path) for path in paths)
-        for path in paths:
-            path.unlink(missing_ok=True)
-        if layers is None:
-            self._known.pop(cid, None)
-        self._index.changed()
+        with self._guard:
+            paths = files_of(self._folder, self.manifests(), cid, layers)
+            freed = sum(map(on_disk, paths))
+            for path in paths:
+                path.unlink(missing_ok=True)
+            self._folder.tidy(cid)
+            if layers is None:
+                self._known.pop(cid, None)
+            self._index.changed()
         return freed
 
     def verify(self, cid: str) -> list[Fault]:
@@ -298,7 +291,8 @@ class Store:
                 faults.append(Fault(cid, layers, path, reason))
         file = self.file_of(cid)
         if file is not None and (reason := fault_in_file(manifest, file)):
-            self._write_note(cid, replace(self._note(cid), file=None))
+            with self._guard:
+                self._notes.write(cid, replace(self._notes.of(cid), file=None))
             faults.append(Fault(cid, None, file, reason))
         self._index.changed()
         return faults
@@ -308,20 +302,3 @@ class Store:
             return fault_in_slice(manifest, layers, path, self._plan(manifest, layers))
         except ContentError as error:
             return str(error)
-
-    # Notes
-
-    def _note(self, cid: str) -> Note:
-        if not is_cid(cid):
-            return Note()
-        try:
-            return Note.from_bytes(self._folder.file(cid).read_bytes())
-        except FileNotFoundError:
-            return Note()
-        except ValueError as error:
-            log.warning("%s is damaged: %s", self._folder.file(cid), error)
-            return Note()
-
-    def _write_note(self, cid: str, note: Note) -> None:
-        write_file(self._folder.file(cid), note.to_bytes())
-        self._index.changed()

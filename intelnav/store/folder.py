@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from intelnav.domain.errors import ContentError
@@ -68,6 +69,11 @@ class Folder:
     def parts(self) -> Iterator[tuple[str, LayerRange, Path]]:
         """All slices that are not whole yet."""
         return self._ranges(_PART)
+
+    def tidy(self, model: str) -> None:
+        """Remove a model's folder if there is nothing in it."""
+        with suppress(OSError):
+            (self._slices / _checked(model)).rmdir()
 
     def used(self) -> int:
         """Bytes of disk that everything here takes; holes take none."""

@@ -5,9 +5,7 @@ nothing that could differ between two copies of a file, such as its path.
 """
 
 import base64
-import binascii
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,18 +16,18 @@ from blake3 import blake3
 
 from intelnav.domain.errors import ContentError
 from intelnav.domain.slice import LayerRange
+from intelnav.store import fields
 from intelnav.store.bundles import Bundle, bundle_names, bundle_of, bundles_of, wanted_bundles
-from intelnav.store.cid import cid_of, is_cid
+from intelnav.store.cid import cid_of
 from intelnav.store.gguf import Tensor, encode_entry, padded
 from intelnav.store.gguf_reader import (
     MAX_ALIGNMENT,
     MAX_DIMENSIONS,
     MAX_ENTRIES,
     MAX_HEADER,
-    MAX_KEY,
     MAX_TENSOR_NAME,
 )
-from intelnav.store.model_file import MAX_BLOCKS, MAX_NAME, describe
+from intelnav.store.model_file import MAX_BLOCKS, describe
 from intelnav.store.pieces import PIECE as PIECE
 from intelnav.store.pieces import Blob as Blob
 from intelnav.store.pieces import BlobHasher, FileHasher
@@ -40,9 +38,6 @@ MAX_MANIFEST = 16 * 1024 * 1024
 MAX_FILE = 1 << 48
 # Keys that only a slice with layer 0 needs; a vocabulary takes megabytes.
 TOKENIZER = "tokenizer."
-
-_DIGEST = 32
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,22 +127,22 @@ class Manifest:
 
     @classmethod
     def _parse(cls, document: Any) -> Self:
-        blocks = _count(document["block_count"], 1, MAX_BLOCKS)
-        alignment = _count(document["alignment"], 8, MAX_ALIGNMENT)
+        blocks = fields.count(document["block_count"], 1, MAX_BLOCKS)
+        alignment = fields.count(document["alignment"], 8, MAX_ALIGNMENT)
         if alignment & (alignment - 1):
             raise ContentError(f"alignment {alignment} is no power of two")
         if len(document["bundles"]) != len(bundle_names(blocks)):
             raise ContentError(f"{len(document['bundles'])} bundles for {blocks} blocks")
         digest = document["file"]
         manifest = cls(
-            name=_label(document["name"]),
-            architecture=_label(document["architecture"]),
+            name=fields.label(document["name"]),
+            architecture=fields.label(document["architecture"]),
             blocks=blocks,
-            quantisation=TensorType[_text(document["quantisation"])].name,
+            quantisation=TensorType[fields.text(document["quantisation"])].name,
             alignment=alignment,
-            file=FileDigest(_count(digest["size"], 1, MAX_FILE), _sha256(digest["sha256"])),
-            metadata=_blob(document["metadata"], 1, MAX_HEADER),
-            tokenizer=_blob(document["tokenizer"], 0, MAX_HEADER),
+            file=FileDigest(fields.count(digest["size"], 1, MAX_FILE), fields.sha256(digest["sha256"])),
+            metadata=fields.blob(document["metadata"], 1, MAX_HEADER),
+            tokenizer=fields.blob(document["tokenizer"], 0, MAX_HEADER),
             bundles=tuple(
                 _entry(item, name, alignment)
                 for item, name in zip(document["bundles"], bundle_names(blocks), strict=True)
@@ -254,32 +249,17 @@ def _written(blob: Blob) -> dict[str, Any]:
     return {"hash": blob.cid, "size": blob.size, "pieces": base64.b64encode(b"".join(blob.pieces)).decode()}
 
 
-def _blob(item: Any, low: int, high: int) -> Blob:
-    if not isinstance(item["hash"], str) or not is_cid(item["hash"]):
-        raise ContentError("a hash is not written as b3-...")
-    size = _count(item["size"], low, high)
-    try:
-        joined = base64.b64decode(item["pieces"], validate=True)
-    except binascii.Error:
-        raise ContentError("the hashes of the pieces are not base64") from None
-    due = -(-size // PIECE) if size > PIECE else 0
-    if len(joined) != due * _DIGEST:
-        raise ContentError(f"{len(joined)} bytes of piece hashes for a blob of {size} bytes")
-    pieces = tuple(joined[at : at + _DIGEST] for at in range(0, len(joined), _DIGEST))
-    return Blob(item["hash"], size, pieces)
-
-
 def _entry(item: Any, name: str, alignment: int) -> BundleEntry:
     tensors: list[Tensor] = []
     names: set[str] = set()
     offset = 0
     for entry in item["tensors"]:
-        shape = tuple(_count(number, 1, MAX_FILE) for number in entry["shape"])
+        shape = tuple(fields.count(number, 1, MAX_FILE) for number in entry["shape"])
         if not 1 <= len(shape) <= MAX_DIMENSIONS:
             raise ContentError(f"a tensor of {len(shape)} dimensions")
-        kind = TensorType[_text(entry["type"])]
-        size = _count(tensor_bytes(kind, shape), 1, MAX_FILE)
-        tensor = Tensor(_text(entry["name"], MAX_TENSOR_NAME), shape, kind, offset, size)
+        kind = TensorType[fields.text(entry["type"])]
+        size = fields.count(tensor_bytes(kind, shape), 1, MAX_FILE)
+        tensor = Tensor(fields.text(entry["name"], MAX_TENSOR_NAME), shape, kind, offset, size)
         if bundle_of(tensor) != name or tensor.name in names or entry["offset"] != offset:
             raise ContentError(f"tensor {tensor.name!r} is repeated or misplaced in bundle {name}")
         names.add(tensor.name)
@@ -287,28 +267,4 @@ def _entry(item: Any, name: str, alignment: int) -> BundleEntry:
         offset += padded(size, alignment)
     if item["name"] != name or item["size"] != offset:
         raise ContentError(f"bundle {name} does not have the name and size that its tensors give")
-    return BundleEntry(Bundle(name, tuple(tensors), offset), _blob(item, 0, MAX_FILE))
-
-
-def _count(value: Any, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ContentError(f"{str(value)[:40]} is no whole number from {low} to {high}")
-    return value
-
-
-def _text(value: Any, longest: int = MAX_KEY) -> str:
-    if not isinstance(value, str) or not 1 <= len(value.encode()) <= longest:
-        raise ContentError("a text is missing, empty or too long")
-    return value
-
-
-def _label(value: Any) -> str:
-    if len(_text(value)) > MAX_NAME or not value.isprintable():
-        raise ContentError(f"a name is no printable text of at most {MAX_NAME} characters")
-    return str(value)
-
-
-def _sha256(value: Any) -> str:
-    if not isinstance(value, str) or _SHA256.fullmatch(value) is None:
-        raise ContentError("a SHA-256 is not written as 64 hexadecimal digits")
-    return value
+    return BundleEntry(Bundle(name, tuple(tensors), offset), fields.blob(item, 0, MAX_FILE))

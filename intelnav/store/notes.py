@@ -1,10 +1,18 @@
 """What is known of a model beside its content: the user's own file of it, and the URLs it can be had from."""
 
 import json
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
+
+from intelnav.domain.errors import ContentError
+from intelnav.store.cid import is_cid
+from intelnav.store.durable import write_file
+from intelnav.store.folder import Folder
+
+log = logging.getLogger(__name__)
 
 MAX_ORIGINS = 16
 
@@ -39,7 +47,9 @@ class Note:
     origins: tuple[str, ...] = ()
 
     def with_origin(self, url: str) -> "Note":
-        """The same with one more origin; the oldest give way."""
+        """The same with one more origin; the oldest give way. ContentError if `url` is none of http or https."""
+        if not url.startswith(("http://", "https://")):
+            raise ContentError(f"{url[:80]!r} is no http or https URL")
         others = tuple(origin for origin in self.origins if origin != url)
         return replace(self, origins=(*others, url)[-MAX_ORIGINS:])
 
@@ -58,7 +68,36 @@ class Note:
         try:
             document = json.loads(data)
             file = document["file"]
-            own = file and OwnFile(Path(file["path"]), int(file["size"]), int(file["mtime_ns"]))
-            return cls(own or None, tuple(str(url) for url in document["origins"]))
+            own = None
+            if file is not None:
+                own = OwnFile(Path(file["path"]), int(file["size"]), int(file["mtime_ns"]))
+            return cls(own, tuple(str(url) for url in document["origins"]))
         except (TypeError, KeyError) as error:
             raise ValueError(f"this is no note about a model: {error}") from None
+
+
+class Notes:
+    """The notes of a store, one small file for each model."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def of(self, cid: str) -> Note:
+        """What is noted about a model; an empty note if there is nothing."""
+        if not is_cid(cid):
+            return Note()
+        try:
+            return Note.from_bytes(self._folder.file(cid).read_bytes())
+        except FileNotFoundError:
+            return Note()
+        except ValueError as error:
+            log.warning("%s is damaged: %s", self._folder.file(cid), error)
+            return Note()
+
+    def write(self, cid: str, note: Note) -> None:
+        """Note something else about a model."""
+        write_file(self._folder.file(cid), note.to_bytes())
+
+    def with_file(self, file: OwnFile) -> list[str]:
+        """The CIDs of the models that a file was noted for, as it is now."""
+        return [cid for cid in self._folder.files() if self.of(cid).file == file]

@@ -1,7 +1,7 @@
 """What is removed from a store to make room."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from intelnav.domain.errors import StoreFull
@@ -36,6 +36,21 @@ def to_remove(folder: Folder, manifest: Manifests, quota: int | None, need: int,
         f"{free} bytes free, and {sum(map(on_disk, removable))} bytes could be removed; raise store.max_bytes, free "
         "the disk, or host fewer layers"
     )
+
+
+def files_of(
+    folder: Folder, manifests: Iterable[Manifest], model: str, layers: LayerRange | None
+) -> list[Path]:
+    """The files of one slice of a model, whole or not; with None all of a model, but for blobs that others share."""
+    held = [*folder.slices(), *folder.parts()]
+    found = [path for cid, covered, path in held if cid == model and layers in (None, covered)]
+    if layers is None:
+        own, others = set[str](), set[str]()
+        for manifest in manifests:
+            kept = own if manifest.cid == model else others
+            kept |= {manifest.metadata.cid, manifest.tokenizer.cid}
+        found += [*map(folder.blob, sorted(own - others)), folder.manifest(model), folder.file(model)]
+    return found
 
 
 def _removable(folder: Folder, manifest: Manifests, keep: Keep) -> Iterator[Path]:

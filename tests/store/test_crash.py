@@ -1,0 +1,102 @@
+"""A store whose process is killed at any moment: nothing verified is lost, and nothing else has a final name."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from intelnav.domain.slice import LayerRange
+from intelnav.store.blobs import Store
+from intelnav.store.manifest import Manifest
+from tests.store.holdings import Donor
+
+KILLS = 50
+RANGES = (LayerRange(0, 3), LayerRange(8, 15), LayerRange(27, 30))
+
+
+class Victim:
+    """Fills a store in a process of its own."""
+
+    def __init__(self, donor: Donor, root: Path, log: Path, manifest: Path) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.store.filler",
+            str(root),
+            str(donor.path),
+            str(manifest),
+            str(log),
+        ]
+        self.process = subprocess.Popen([*command, *map(str, RANGES)], stdout=subprocess.PIPE, text=True)
+
+    def run(self, seconds: float | None) -> bool:
+        """Kill it so long after it has opened the store; whether that caught it at work."""
+        assert self.process.stdout is not None
+        with self.process.stdout:
+            assert self.process.stdout.readline() == "go\n"
+            try:
+                assert self.process.wait(seconds) == 0
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGKILL)
+                assert self.process.wait() == -signal.SIGKILL
+                return True
+            return False
+
+
+def noted(log: Path) -> dict[str, set[tuple[str, int]]]:
+    """The pieces by their slice; a line that was cut off does not count."""
+    found: dict[str, set[tuple[str, int]]] = {}
+    for line in log.read_text().splitlines(keepends=True) if log.exists() else ():
+        if line.endswith("\n"):
+            layers, cid, index = line.split()
+            found.setdefault(layers, set()).add((cid, int(index)))
+    return found
+
+
+def check(root: Path, donor: Donor, log: Path) -> int:
+    """What a restart finds; returns how many slices are whole."""
+    for path in (root / "manifests").glob("b3-*.json"):
+        assert Manifest.from_bytes(path.read_bytes()).cid == path.stem
+    with Store.open(root, None) as store:
+        if store.manifest(donor.manifest.cid) is None:
+            return 0
+        assert store.verify(donor.manifest.cid) == []
+        assert list(root.rglob("*.tmp")) == []
+        for layers in RANGES:
+            if store.slice(donor.manifest.cid, layers) is None and (pieces := noted(log).get(str(layers))):
+                missing = {(blob.cid, index) for blob, index in store.begin(donor.manifest, layers).missing()}
+                assert not missing & pieces
+        return len(store.slices())
+
+
+@pytest.mark.timeout(180)
+def test_a_store_that_is_killed_at_any_moment_loses_nothing_and_shows_nothing_unverified(
+    real: Donor, tmp_path: Path
+) -> None:
+    root, log, manifest = tmp_path / "filled", tmp_path / "log", tmp_path / "manifest.json"
+    manifest.write_bytes(real.manifest.to_bytes())
+    undisturbed = Victim(real, root, log, manifest)
+    started = time.monotonic()
+    assert not undisturbed.run(None)
+    span = time.monotonic() - started
+    assert check(root, real, log) == len(RANGES)
+    seeded = random.Random(7)
+    kills = caught = repeated = 0
+    shutil.rmtree(root)
+    log.unlink()
+    while kills < KILLS:
+        kills += 1
+        caught += Victim(real, root, log, manifest).run(seeded.uniform(0, span * 0.4))
+        if check(root, real, log) == len(RANGES):
+            lines = log.read_text().splitlines()
+            repeated += len(lines) - len(set(lines))
+            shutil.rmtree(root)
+            log.unlink()
+    # Most kills came while there was something to do, and no piece was ever brought twice.
+    assert caught > KILLS / 2
+    assert repeated == 0
