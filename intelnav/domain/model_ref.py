@@ -1,11 +1,15 @@
 """How a person names a model: by its id, by a name, or by where its file lies."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+from intelnav.domain.errors import ConfigError
+
 HUB = "hf://"
+HUB_ADDRESS = "https://huggingface.co"
 _CID_START = "b3-"
 _CID = re.compile(r"b3-[a-z2-7]{52}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -42,6 +46,22 @@ class ModelRef:
 
     def __str__(self) -> str:
         return self.value
+
+
+def origin_url(ref: ModelRef, environ: Mapping[str, str]) -> str:
+    """The address that a reference of the kind "url" or "hub" stands for; ConfigError for any other.
+
+    HF_ENDPOINT in `environ` is the hub's address if it is set, as for the hub's own tools.
+    """
+    if ref.kind == "url":
+        return ref.value
+    if ref.kind != "hub":
+        raise ConfigError(f"{ref} is no place to import from: write a path, a URL or hf://OWNER/REPO/FILE")
+    endpoint = (environ.get("HF_ENDPOINT") or HUB_ADDRESS).rstrip("/")
+    if not endpoint.startswith(("http://", "https://")):
+        raise ConfigError(f"HF_ENDPOINT = {endpoint[:200]!r}: write http(s)://HOST, or leave it out")
+    owner, repository, *file = ref.value.removeprefix(HUB).split("/")
+    return f"{endpoint}/{owner}/{repository}/resolve/main/{'/'.join(file)}"
 
 
 def looks_like_a_path(text: str) -> bool:

@@ -12,7 +12,7 @@ from blake3 import blake3
 from intelnav import __version__
 from intelnav.domain.errors import ConfigError, ContentError
 from intelnav.domain.job import JobProgress
-from intelnav.domain.model_ref import HUB, ModelRef
+from intelnav.domain.model_ref import ModelRef, origin_url
 from intelnav.domain.slice import LayerRange
 from intelnav.net.download import Published, download
 from intelnav.net.part import forget
@@ -25,7 +25,6 @@ from intelnav.store.model_file import describe
 from intelnav.store.names import imported_file
 from intelnav.store.pieces import CHUNK
 
-HUB_ADDRESS = "https://huggingface.co"
 STALE_SECONDS = 7 * 86_400
 
 
@@ -52,26 +51,11 @@ async def import_model(
         ref = ModelRef.parse(what)
     except ValueError as error:
         raise ConfigError(f"{what[:200]}: {error}") from None
-    known = await to_thread.run_sync(_of_origin, store, what)
+    url = origin_url(ref, environ)
+    known = await to_thread.run_sync(_of_origin, store, url)
     if known is not None:
         return known
-    return await _from_origin(store, ref, entry, progress, keep, rate, environ)
-
-
-def origin_url(ref: ModelRef, environ: Mapping[str, str] = os.environ) -> str:
-    """The address that a reference of the kind "url" or "hub" stands for; ConfigError for any other.
-
-    HF_ENDPOINT in `environ` is the hub's address if it is set, as for the hub's own tools.
-    """
-    if ref.kind == "url":
-        return ref.value
-    if ref.kind != "hub":
-        raise ConfigError(f"{ref} is no place to import from: write a path, a URL or hf://OWNER/REPO/FILE")
-    endpoint = (environ.get("HF_ENDPOINT") or HUB_ADDRESS).rstrip("/")
-    if not endpoint.startswith(("http://", "https://")):
-        raise ConfigError(f"HF_ENDPOINT = {endpoint[:200]!r}: write http(s)://HOST, or leave it out")
-    owner, repository, *file = ref.value.removeprefix(HUB).split("/")
-    return f"{endpoint}/{owner}/{repository}/resolve/main/{'/'.join(file)}"
+    return await _from_origin(store, ref, url, entry, progress, keep, rate)
 
 
 async def _from_file(store: Store, path: Path, entry: CatalogEntry | None, progress: JobProgress) -> Manifest:
@@ -90,14 +74,13 @@ async def _from_file(store: Store, path: Path, entry: CatalogEntry | None, progr
 async def _from_origin(
     store: Store,
     ref: ModelRef,
+    url: str,
     entry: CatalogEntry | None,
     progress: JobProgress,
     keep: Collection[tuple[str, LayerRange]],
     rate: int | None,
-    environ: Mapping[str, str],
 ) -> Manifest:
-    url = origin_url(ref, environ)
-    part = store.root / "downloads" / f"{blake3(ref.value.encode()).hexdigest()[:32]}.part"
+    part = store.root / "downloads" / f"{blake3(url.encode()).hexdigest()[:32]}.part"
     await to_thread.run_sync(_prepare, part)
     published = Published(entry.size, entry.sha256) if entry is not None else Published()
     headers = {"User-Agent": f"intelnav/{__version__}"}
@@ -109,7 +92,7 @@ async def _from_origin(
     except ContentError as error:
         await to_thread.run_sync(forget, part)
         raise ContentError(str(error).replace(str(part), ref.value)) from None
-    await to_thread.run_sync(_keep, store, manifest, part, ref.value)
+    await to_thread.run_sync(_keep, store, manifest, part, url)
     return manifest
 
 

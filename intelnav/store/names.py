@@ -1,21 +1,27 @@
 """What the models of a store are called, and what a name, a CID or an origin stands for."""
 
+import os
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 from intelnav.domain.errors import ConfigError
-from intelnav.domain.model_ref import ModelRef, model_name
+from intelnav.domain.model_ref import ModelRef, model_name, origin_url
 from intelnav.store.blobs import Store
-from intelnav.store.catalog import Catalog, CatalogEntry
+from intelnav.store.catalog import EMBEDDED, Catalog, CatalogEntry
 from intelnav.store.manifest import Manifest
 
 
 class Names:
-    """The names of what is in a store or in the catalog. Everything here may block on the disk."""
+    """The names of what is in a store or in the catalog. Everything here may block on the disk.
 
-    def __init__(self, store: Store, catalog: Catalog) -> None:
+    `environ` says where the model hub is, see `origin_url`.
+    """
+
+    def __init__(self, store: Store, catalog: Catalog, environ: Mapping[str, str] = os.environ) -> None:
         self._store = store
         self._catalog = catalog
+        self._environ = environ
 
     def find(self, ref: ModelRef) -> Manifest | CatalogEntry | None:
         """What a name, a CID, a path or an origin stands for: a model of the store, else one of the catalog.
@@ -27,10 +33,11 @@ class Names:
             return self._store.manifest(ref.value) or self._catalog.of_cid(ref.value)
         if ref.kind == "path":
             return self._of_path(ref.value)
+        called = ref.value if ref.kind == "name" else origin_url(ref, self._environ)
         found = [
             manifest
             for manifest in self._store.manifests()
-            if ref.value in (*self.of(manifest), *self._store.origins(manifest.cid))
+            if called in (*self.of(manifest), *self._store.origins(manifest.cid))
         ]
         if len(found) == 1:
             return found[0]
@@ -58,7 +65,12 @@ class Names:
             if manifest.cid == entry.cid or manifest.file.sha256 == entry.sha256:
                 return entry
         origins = self._store.origins(manifest.cid)
-        return next((entry for entry in self._catalog.entries if entry.origin in origins), None)
+        return next(
+            (entry for entry in self._catalog.entries if self._address(entry.origin) in origins), None
+        )
+
+    def _address(self, origin: str) -> str:
+        return origin if origin == EMBEDDED else origin_url(ModelRef.parse(origin), self._environ)
 
     def _of_path(self, path: str) -> Manifest | None:
         for manifest in self._store.manifests():

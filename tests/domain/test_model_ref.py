@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intelnav.domain.model_ref import ModelRef, looks_like_a_path, model_name
+from intelnav.domain.errors import ConfigError
+from intelnav.domain.model_ref import ModelRef, looks_like_a_path, model_name, origin_url
 
 CID = "b3-" + "a" * 52
 
@@ -100,3 +101,14 @@ def test_a_path_is_told_from_a_name(text: str) -> None:
 @pytest.mark.parametrize("text", ["m", CID, "http://h/m.gguf", "hf://a/b/m.gguf", "qwen2.5-3b"])
 def test_a_name_is_told_from_a_path(text: str) -> None:
     assert not looks_like_a_path(text)
+
+
+def test_where_a_reference_leads() -> None:
+    hub = ModelRef.parse("hf://Qwen/Repo/a/m.gguf")
+    assert origin_url(hub, {}) == "https://huggingface.co/Qwen/Repo/resolve/main/a/m.gguf"
+    assert origin_url(hub, {"HF_ENDPOINT": "http://h:1/"}) == "http://h:1/Qwen/Repo/resolve/main/a/m.gguf"
+    assert origin_url(ModelRef.parse("https://h/m"), {}) == "https://h/m"
+    with pytest.raises(ConfigError, match="HF_ENDPOINT = 'file:///x'"):
+        origin_url(hub, {"HF_ENDPOINT": "file:///x"})
+    with pytest.raises(ConfigError, match="no place to import from"):
+        origin_url(ModelRef.parse("tiny"), {})

@@ -11,10 +11,9 @@ import pytest
 
 from intelnav.domain.errors import ConfigError, ContentError, StoreFull
 from intelnav.domain.job import JobProgress
-from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 from intelnav.net.download import DownloadFailed
-from intelnav.net.importer import import_model, origin_url
+from intelnav.net.importer import import_model
 from intelnav.store.blobs import Store
 from intelnav.store.catalog import EMBEDDED, CatalogEntry, shipped_catalog
 from intelnav.store.embedded import embedded_model
@@ -163,7 +162,7 @@ async def test_a_model_comes_from_a_hub(
     own = imported_file(store, manifest.cid)
     assert store.file_of(manifest.cid) == own
     assert hashlib.sha256(await anyio.Path(own).read_bytes()).hexdigest() == manifest.file.sha256
-    assert store.origins(manifest.cid) == [HUB]
+    assert store.origins(manifest.cid) == [hub.url(RESOLVED)]
     assert under(store.root) == {f"files/{manifest.cid}.gguf"}
     # Known from there, it is not fetched again.
     await import_model(store, HUB, JobProgress(), environ=environ(hub))
@@ -192,7 +191,7 @@ async def test_a_file_of_the_user_stays_the_only_one(
     await import_model(store, str(tiny), JobProgress())
     await import_model(store, HUB, JobProgress(), environ=environ(hub))
     assert store.file_of(manifest.cid) == tiny
-    assert store.origins(manifest.cid) == [HUB]
+    assert store.origins(manifest.cid) == [hub.url(RESOLVED)]
     assert under(store.root) == set()
 
 
@@ -292,14 +291,3 @@ async def test_downloads_that_nobody_goes_on_with_are_removed(store: Store, hub:
 async def test_what_is_no_place_is_told(store: Store, what: str) -> None:
     with pytest.raises(ConfigError, match=r"write|is read from"):
         await import_model(store, what, JobProgress())
-
-
-def test_where_a_reference_leads() -> None:
-    hub = ModelRef.parse("hf://Qwen/Repo/a/m.gguf")
-    assert origin_url(hub, {}) == "https://huggingface.co/Qwen/Repo/resolve/main/a/m.gguf"
-    assert origin_url(hub, {"HF_ENDPOINT": "http://h:1/"}) == "http://h:1/Qwen/Repo/resolve/main/a/m.gguf"
-    assert origin_url(ModelRef.parse("https://h/m"), {}) == "https://h/m"
-    with pytest.raises(ConfigError, match="HF_ENDPOINT = 'file:///x'"):
-        origin_url(hub, {"HF_ENDPOINT": "file:///x"})
-    with pytest.raises(ConfigError, match="no place to import from"):
-        origin_url(ModelRef.parse("tiny"), {})

@@ -12,6 +12,7 @@ from intelnav.store.manifest import Manifest, manifest_of
 from intelnav.store.names import Names, imported_file
 from tests.models import tiny_model
 
+ENVIRON = {"HF_ENDPOINT": "http://hub.example"}
 ENTRY = CatalogEntry(
     name="catalogued",
     title="A tiny one",
@@ -42,7 +43,7 @@ def manifest(path: Path) -> Manifest:
 
 def names(store: Store, **known: str | int) -> Names:
     """Names with a catalog of one, that knows this of its entry."""
-    return Names(store, Catalog((replace(ENTRY, **known),)))  # type: ignore[arg-type]
+    return Names(store, Catalog((replace(ENTRY, **known),)), ENVIRON)  # type: ignore[arg-type]
 
 
 def ref(text: str) -> ModelRef:
@@ -77,10 +78,12 @@ def test_the_catalogs_name_goes_first(store: Store, manifest: Manifest, by: str)
     store.add_manifest(manifest)
     known = {"cid": manifest.cid, "sha256": manifest.file.sha256}
     if by == "origin":
-        store.add_origin(manifest.cid, ENTRY.origin)
+        store.add_origin(manifest.cid, "http://hub.example/owner/repo/resolve/main/tiny.gguf")
     named = names(store, **({by: known[by]} if by in known else {}))
     assert named.of(manifest)[0] == "catalogued"
     assert named.find(ref("catalogued")) == manifest
+    if by == "origin":
+        assert named.find(ref(ENTRY.origin)) == manifest
 
 
 def test_what_is_not_here_may_be_in_the_catalog(store: Store, manifest: Manifest) -> None:
