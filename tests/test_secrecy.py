@@ -33,10 +33,15 @@ def tapped_entry(swarm: Sandbox) -> Iterator[tuple[Sandbox, list[Tap]]]:
     config = yaml.safe_load(members[0].config.read_text())
     stack = ExitStack()
     taps = []
-    for peer in config["network"]["peers"]:
-        host, port = peer["address"].split(":")
+    peers = []
+    for member in members[1:]:
+        assert member.listen is not None
+        host, port = member.listen.split(":")
         taps.append(stack.enter_context(tapped(host, int(port))))
-        peer["address"] = taps[-1].address
+        offer = {"model": config["entry"][0]["model"], "layers": member.layers}
+        peers.append({"id": member.peer, "address": taps[-1].address, "slices": [offer]})
+    # What the config says of a peer counts more than its advert in the DHT.
+    config["network"]["peers"] = peers
     entry = replace(members[0], name="tapped", folder=members[0].folder.with_name("tapped"))
     config["data_dir"] = "./tapped"
     entry.config.write_text(yaml.safe_dump(config))

@@ -121,7 +121,7 @@ def _configured(root: Path, plan: Plan) -> Iterator[Member]:
         listen = None if name == "entry" else f"127.0.0.1:{port}"
         members.append(Member(name, folder, 0, str(identity.peer), str(layers), listen))
     for member in members:
-        settings = _entry(plan, members) if member.listen is None else _host(plan, member)
+        settings = _entry(plan, members) if member.listen is None else _host(plan, member, members)
         settings |= {"data_dir": f"./{member.name}", "backend": {"threads": plan.threads}}
         member.config.write_text(yaml.safe_dump(settings, sort_keys=False))
         load(member.config, {})
@@ -129,21 +129,17 @@ def _configured(root: Path, plan: Plan) -> Iterator[Member]:
 
 
 def _entry(plan: Plan, members: list[Member]) -> dict[str, Any]:
-    peers = [
-        {
-            "id": member.peer,
-            "address": member.listen,
-            "slices": [{"model": str(plan.model), "layers": member.layers}],
-        }
-        for member in members[1:]
-    ]
     front = {"model": str(plan.model), "layers": members[0].layers, "head": plan.head}
-    return {"entry": [front], "network": {"listen": None, "dtype": plan.dtype, "peers": peers}}
+    network = {"listen": None, "dtype": plan.dtype, "bootstrap": [members[1].listen]}
+    return {"entry": [front], "network": network}
 
 
-def _host(plan: Plan, member: Member) -> dict[str, Any]:
+def _host(plan: Plan, member: Member, members: list[Member]) -> dict[str, Any]:
+    """A host; the first one is where all others start in the DHT, and all that they are told."""
     held = {"model": str(plan.model), "layers": member.layers}
-    return {"slices": [held], "network": {"listen": member.listen}}
+    bootstrap = [] if member is members[1] else [members[1].listen]
+    network = {"listen": member.listen, "bootstrap": bootstrap}
+    return {"slices": [held], "network": network, "store": {"chunks": "127.0.0.1:0"}}
 
 
 def _spawned(member: Member) -> subprocess.Popen[bytes]:
@@ -166,7 +162,7 @@ def _wait(swarm: Swarm, children: list[subprocess.Popen[bytes]], report: Report)
         for member, child in list(waiting.items()):
             if child.poll() is not None:
                 raise IntelNavError(f"{member.name} ended at its start:\n{_tail(member.log)}")
-            if _is_ready(member):
+            if _is_ready(member) and (member != swarm.entry or _has_chain(swarm)):
                 del waiting[member]
                 report(_progress(swarm, waiting))
         if time.monotonic() > deadline:
@@ -191,6 +187,12 @@ def _is_ready(member: Member) -> bool:
         if part["state"] == "failed":
             raise IntelNavError(f"{member.name} cannot load layers {part['layers']}: {part['reason']}")
     return False
+
+
+def _has_chain(swarm: Swarm) -> bool:
+    """Whether the entry has found hosts for all layers."""
+    with NodeClient(str(swarm.entry.socket)) as node:
+        return not node.route(swarm.model, 1)["problem"]
 
 
 def _progress(swarm: Swarm, waiting: dict[Member, Any]) -> str:

@@ -1,5 +1,6 @@
 """Where a node's slices come from: files on this machine, its own store, peers, and the places where models lie."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from httpx import AsyncClient
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import ConfigError
 from intelnav.domain.job import JobProgress
-from intelnav.domain.model_ref import ModelRef
+from intelnav.domain.model_ref import ModelRef, origin_url
 from intelnav.domain.slice import LayerRange
 from intelnav.net.fetch import fetch_manifest, fetch_slice
-from intelnav.net.importer import import_model, origin_url
+from intelnav.net.importer import import_model
 from intelnav.net.pace import Pace
 from intelnav.net.progress import Progress
 from intelnav.net.ranges import Busy, Missing, SourceError, read_whole
@@ -163,12 +164,12 @@ class Shelf:
     async def _published(self, ref: ModelRef) -> Manifest | None:
         """The manifest that lies beside the file at a URL: who is believed for the file is believed for it."""
         try:
-            data = await read_whole(self._client, origin_url(ref) + BESIDE, MAX_MANIFEST)
+            data = await read_whole(self._client, origin_url(ref, os.environ) + BESIDE, MAX_MANIFEST)
         except (Missing, Busy, SourceError):
             return None
         manifest = Manifest.from_bytes(data)
         await to_thread.run_sync(self.store.add_manifest, manifest)
-        await to_thread.run_sync(self.store.add_origin, manifest.cid, ref.value)
+        await to_thread.run_sync(self.store.add_origin, manifest.cid, origin_url(ref, os.environ))
         return manifest
 
     async def _peers(self, cid: str) -> list[Source]:
@@ -179,7 +180,9 @@ class Shelf:
         entry = self._catalog.of_cid(manifest.cid)
         if entry is not None and entry.origin != EMBEDDED and entry.origin not in urls:
             urls.append(entry.origin)
-        return [OriginSource(self._client, origin_url(ModelRef.parse(url)), manifest) for url in urls]
+        return [
+            OriginSource(self._client, origin_url(ModelRef.parse(url), os.environ), manifest) for url in urls
+        ]
 
 
 def _whole(manifest: Manifest, file: Path | None = None) -> Model:

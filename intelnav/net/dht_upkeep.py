@@ -15,6 +15,8 @@ from intelnav.net.dht_node import DhtNode
 
 JITTER = 0.2
 MAX_HINTS = 64
+# The first pause of a node that knows nobody yet; those that follow double.
+ALONE_SECONDS = 0.5
 # Hints come one by one; a stream of them, from anybody on the local network, must not be a stream of joins.
 NEWS_SECONDS = 1.0
 _HIGHEST = 2 ** (8 * KEY_BYTES) - 1
@@ -54,12 +56,15 @@ class Upkeep:
             self._node.known.save()
 
     async def _rejoin(self) -> None:
-        """Join again now and then, and a moment after new addresses are known."""
+        """Join again now and then, sooner while alone, and a moment after new addresses are known."""
+        longest = self._settings.rejoin_seconds
+        alone = ALONE_SECONDS
         while True:
             self._news.clear()
-            with anyio.move_on_after(jittered(self._settings.rejoin_seconds)):
+            with anyio.move_on_after(jittered(longest if len(self._node.table) else min(alone, longest))):
                 await self._news.wait()
                 await anyio.sleep(NEWS_SECONDS)
+            alone = ALONE_SECONDS if len(self._node.table) else min(2 * alone, longest)
             await self.join()
 
     async def join(self) -> None:

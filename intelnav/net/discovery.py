@@ -21,9 +21,12 @@ from intelnav.net.dht_upkeep import JITTER
 log = logging.getLogger(__name__)
 
 ANNOUNCE_SECONDS = 300.0
-# An announcement that nobody kept is made again soon.
-RETRY_SECONDS = 15.0
+# An announcement that nobody else kept is made again soon; the pauses double up to the last.
+FIRST_RETRY_SECONDS = 0.5
+LAST_RETRY_SECONDS = 15.0
 CACHE_SECONDS = 5.0
+# That there is nothing is held against a key for a shorter while.
+EMPTY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class RelayAdvert:
 class _Announcement:
     offer: Offer
     due: float
+    retry: float = FIRST_RETRY_SECONDS
 
 
 class DhtDiscovery:
@@ -157,7 +161,7 @@ class DhtDiscovery:
     async def _announce(self, key: bytes, offer: Offer) -> int:
         # Written once before anything is kept: what does not fit is told to who asks for it.
         self._record(key, offer)
-        announcement = _Announcement(offer, time.monotonic() + RETRY_SECONDS)
+        announcement = _Announcement(offer, time.monotonic() + LAST_RETRY_SECONDS)
         self._announced[key] = announcement
         kept = await self._publish(key, announcement)
         self._changed.set()
@@ -165,8 +169,9 @@ class DhtDiscovery:
 
     async def _publish(self, key: bytes, announcement: _Announcement) -> int:
         kept = await self._node.put(self._record(key, announcement.offer))
-        alone = kept < 2
-        seconds = RETRY_SECONDS if alone else self._announce_seconds
+        seconds = self._announce_seconds
+        if kept < 2:
+            seconds, announcement.retry = announcement.retry, min(2 * announcement.retry, LAST_RETRY_SECONDS)
         announcement.due = time.monotonic() + seconds * random.uniform(1 - JITTER, 1 + JITTER)
         self._cache.pop(key, None)
         return kept
@@ -192,7 +197,9 @@ class DhtDiscovery:
     async def _read(self, key: bytes) -> list[Record]:
         async with self._reading.setdefault(key, asyncio.Lock()):
             at, records = self._cache.get(key, (-self._cache_seconds, []))
-            if time.monotonic() - at >= self._cache_seconds:
+            if time.monotonic() - at >= (
+                self._cache_seconds if records else min(EMPTY_SECONDS, self._cache_seconds)
+            ):
                 records = await self._node.get(key)
                 self._cache[key] = time.monotonic(), records
         return records

@@ -65,7 +65,9 @@ def test_a_slice_is_no_model_to_cut(model: Path, tmp_path: Path) -> None:
         layer_ranges(part, (), 2)
 
 
-def test_the_configs_tell_each_node_its_layers_and_the_entry_its_peers(model: Path, tmp_path: Path) -> None:
+def test_the_configs_tell_each_node_its_layers_and_one_address_to_start_from(
+    model: Path, tmp_path: Path
+) -> None:
     plan = Plan(model, layer_ranges(model, (2, 4), 0), "i8", "entry", 3)
     entry, first, second = swarm_nodes._configured(tmp_path, plan)
     config = load(entry.config, {})
@@ -73,10 +75,13 @@ def test_the_configs_tell_each_node_its_layers_and_the_entry_its_peers(model: Pa
     assert (str(config.entry[0].layers), config.entry[0].head) == ("0..2", "entry")
     assert config.backend.threads == 3
     assert config.data_dir == entry.folder
-    for member, peer in zip((first, second), config.network.peers, strict=True):
+    start = load(first.config, {}).network.listen
+    assert config.network.bootstrap == (start,)
+    for member, bootstrap in ((first, ()), (second, (start,))):
         host = load(member.config, {})
-        assert (str(peer.id), peer.address) == (member.peer, host.network.listen)
-        assert peer.slices[0].layers == host.slices[0].layers
+        assert host.network.bootstrap == bootstrap
+        assert host.network.peers == config.network.peers == ()
+        assert [str(held.layers) for held in host.slices] == [member.layers]
         assert host.entry == ()
     assert (first.layers, second.layers) == ("2..4", "4..6")
 

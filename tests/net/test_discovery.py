@@ -146,7 +146,7 @@ async def test_what_is_announced_is_announced_again(host: MakeHost) -> None:
 async def test_an_advert_that_nobody_kept_is_soon_announced_again(
     host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intelnav.net.discovery.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("intelnav.net.discovery.LAST_RETRY_SECONDS", 0.1)
     alone = await host()
     task = asyncio.create_task(alone.discovery.run())
     assert await alone.discovery.announce(advert_of(alone)) == 1
