@@ -1,7 +1,10 @@
 """Slices that travel: nodes with empty stores fetch just what they need, from each other or out of a remote GGUF."""
 
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import psutil
@@ -10,8 +13,10 @@ import pytest
 from intelnav.cli.swarm_nodes import free_ports
 from intelnav.domain.slice import LayerRange
 from intelnav.store.embedded import embedded_model
+from intelnav.store.gguf_reader import read_header
 from intelnav.store.manifest import Manifest, manifest_of, needed
 from tests.daemons import Daemon, daemons
+from tests.hub import head, serving
 from tests.reference import PlainLlama
 from tests.taps import Tap, tapped
 
@@ -136,3 +141,74 @@ def test_what_was_fetched_is_not_fetched_again(tmp_path: Path, model: Path, mani
         b.until(lambda status: status["slices"][0]["failures"] == 1)
         b.until_ready()
         assert len(tap.seen) == before
+
+
+def test_a_slice_is_read_straight_out_of_a_remote_gguf(
+    tmp_path: Path, model: Path, manifest: Manifest
+) -> None:
+    data, sent = model.read_bytes(), []
+
+    def ranged(handler: BaseHTTPRequestHandler) -> None:
+        start, end = map(int, handler.headers["Range"].removeprefix("bytes=").split("-"))
+        told = f"bytes {start}-{end}/{len(data)}"
+        head(handler, 206, Content_Length=end + 1 - start, Content_Range=told)
+        sent.append(end + 1 - start)
+        handler.wfile.write(data[start : end + 1])
+
+    with serving() as hub, daemons(tmp_path, "host") as (host,):
+        hub.behaviours["/smollm2.gguf"] = ranged
+        # What `curl http://HOST/v1/models/CID/manifest` gives, put beside the file by whoever publishes it.
+        hub.files["/smollm2.gguf.manifest.json"] = manifest.to_bytes()
+        host.configure(
+            slices=[{"model": hub.url("/smollm2.gguf"), "layers": RANGES[1]}],
+            network={"listen": "127.0.0.1:0"},
+        )
+        host.start()
+        (part,) = host.until_ready()["slices"]
+    assert part["cid"] == manifest.cid
+    header = min(tensor.offset for tensor in read_header(model).tensors)
+    wanted = bundles(manifest, RANGES[1])
+    assert wanted < sum(sent) <= OVERHEAD * wanted + header
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A disk of as many bytes as is asked for, in place of the one before, with what is on it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a small disk")
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def sized(size: int) -> Path:
+        options = f"size={size}" + (",remount" if place.is_mount() else "")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
+        return place
+
+    try:
+        yield sized
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_stops_one_slice_and_no_other(
+    tmp_path: Path, model: Path, manifest: Manifest, small_disk: Callable[[int], Path]
+) -> None:
+    first, second = bundles(manifest, RANGES[1]), bundles(manifest, RANGES[2])
+    room = 4_000_000
+    host = Daemon(small_disk(first + room))
+    with ExitStack() as stack:
+        stack.callback(host.kill)
+        held = [{"model": str(model), "layers": RANGES[1]}]
+        network = {"listen": "127.0.0.1:0"}
+        host.configure(slices=held, network=network)
+        host.start()
+        host.until_ready()
+        host.stop()
+        host.configure(slices=[*held, {"model": str(model), "layers": RANGES[2]}], network=network)
+        host.start()
+        status = host.until(lambda status: status["slices"][1]["state"] == "failed")
+        assert "bytes do not fit" in status["slices"][1]["reason"]
+        assert "free the disk" in status["slices"][1]["reason"]
+        status = host.until(lambda status: status["slices"][0]["state"] == "ready")
+        small_disk(first + second + room)
+        host.until_ready()
