@@ -22,9 +22,10 @@ Json = dict[str, Any]
 
 @dataclass
 class Daemon:
-    """A node's config and data in `folder`, and its process while it runs."""
+    """A node's config and data in `folder`, and its process while it runs, in a network namespace if one is named."""
 
     folder: Path
+    namespace: str = ""
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -48,7 +49,8 @@ class Daemon:
 
     def start(self) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INTELNAV_")}
-        command = [sys.executable, "-m", "intelnav.node", "--config", str(self.folder / "node.yaml")]
+        command = ["ip", "netns", "exec", self.namespace] if self.namespace else []
+        command += [sys.executable, "-m", "intelnav.node", "--config", str(self.folder / "node.yaml")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment

@@ -65,7 +65,9 @@ def test_the_swarm_is_known_by_its_hosts_models_and_gaps(nodes: list[Daemon]) ->
     assert {contact["peer"] for contact in found["contacts"]} == {node.peer for node in nodes[:4]}
 
 
-def test_a_host_that_leaves_is_gone_from_the_dht_and_one_that_comes_back_is_found(nodes: list[Daemon]) -> None:
+def test_a_host_that_leaves_is_gone_from_the_dht_and_one_that_comes_back_is_found(
+    nodes: list[Daemon],
+) -> None:
     entry, last = nodes[-1], nodes[3]
 
     def missing() -> list[str]:
