@@ -19,7 +19,7 @@ from intelnav.store.model_file import describe
 from tests.store.holdings import Donor
 
 CASES = 1000
-# Seconds and KiB that any one mutation may take.
+# Seconds of CPU that any one mutation may take, and KiB for all of them.
 SLOWEST = 2.0
 MEMORY = 200 * 1024
 
@@ -140,14 +140,14 @@ def bounded(attempt: Callable[[bytes], None], cases: list[bytes]) -> int:
     refused = 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for data in cases:
-        started = time.monotonic()
+        started = time.process_time()
         try:
             attempt(data)
         except (ContentError, ConfigError) as error:
             assert str(error)
             assert len(str(error)) < 3000
             refused += 1
-        assert time.monotonic() - started < SLOWEST
+        assert time.process_time() - started < SLOWEST
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
     return refused
 
