@@ -112,7 +112,9 @@ class Tensor:
         """The index in `blk.{index}.`, or None if the tensor belongs to no block."""
         head, _, rest = self.name.partition(".")
         index, dot, _ = rest.partition(".")
-        return int(index) if head == "blk" and dot and index.isascii() and index.isdecimal() else None
+        number = int(index) if index.isascii() and index.isdecimal() else None
+        # A block has one name only: `blk.07` is none.
+        return number if head == "blk" and dot and index == str(number) else None
 
 
 @dataclass(frozen=True, slots=True)

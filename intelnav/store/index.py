@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from intelnav.domain.errors import ConfigError, ContentError
@@ -34,8 +35,8 @@ class BlobIndex:
         self._guard = threading.Lock()
         self._places: dict[str, list[Located]] | None = None
         self._own: dict[Path, OwnFile] = {}
-        # Headers of large models take a while, so each file is read once: by path, inode and time.
-        self._read: dict[tuple[Path, int, int], Places] = {}
+        # Headers of large models take a while, so each is read once. All slices of one name are laid out alike.
+        self._read: dict[Path | OwnFile, Places] = {}
 
     def changed(self) -> None:
         """Something came, went or was found to be damaged."""
@@ -68,31 +69,27 @@ class BlobIndex:
 
     def _gather(self) -> None:
         self._places, self._own = {}, {}
-        for cid in self._folder.models():
+        for cid, layers, path in self._folder.slices():
             manifest = self._manifest(cid)
             if manifest is not None:
-                self._gather_model(cid, manifest)
+                self._add(path, partial(in_slice, manifest, layers, path))
+        for cid in self._folder.files():
+            manifest, own = self._manifest(cid), self._own_file(cid)
+            if manifest is not None and own is not None and own.unchanged():
+                self._own[own.path] = own
+                self._add(own, partial(_in_own_file, manifest, own.path))
 
-    def _gather_model(self, cid: str, manifest: Manifest) -> None:
-        for model, layers, path in self._folder.slices():
-            if model == cid:
-                self._add_file(path, lambda path, layers=layers: in_slice(manifest, layers, path))  # type: ignore[misc]
-        own = self._own_file(cid)
-        if own is not None and own.unchanged():
-            self._own[own.path] = own
-            self._add_file(own.path, lambda path: in_file(manifest, read_header(path), path))
-
-    def _add_file(self, path: Path, read: Callable[[Path], Places]) -> None:
-        try:
-            found = path.stat()
-            key = (path, found.st_ino, found.st_ctime_ns)
-            if key not in self._read:
-                self._read[key] = read(path)
-            self._add(self._read[key])
-        except (ConfigError, ContentError, OSError) as error:
-            log.warning("%s is left out: %s", path, error)
-
-    def _add(self, found: Places) -> None:
+    def _add(self, key: Path | OwnFile, read: Callable[[], Places]) -> None:
         assert self._places is not None
-        for cid, located in found.items():
+        try:
+            if key not in self._read:
+                self._read[key] = read()
+        except (ConfigError, ContentError) as error:
+            log.warning("a file of the store is left out: %s", error)
+            return
+        for cid, located in self._read[key].items():
             self._places.setdefault(cid, []).append(located)
+
+
+def _in_own_file(manifest: Manifest, path: Path) -> Places:
+    return in_file(manifest, read_header(path), path)

@@ -15,7 +15,7 @@ from intelnav.domain.slice import LayerRange
 from intelnav.store.architectures import Architecture, rules_of, slice_hyperparameters
 from intelnav.store.bundles import HEAD, slice_bundles
 from intelnav.store.gguf import Header, Tensor, Value, encode_header, padded
-from intelnav.store.gguf_reader import alignment_of, parse_entries
+from intelnav.store.gguf_reader import alignment_of, parse_entries, parse_header
 from intelnav.store.manifest import TOKENIZER, Manifest
 from intelnav.store.model_file import BLOCKS_KEY, END_KEY, MODEL_KEY, START_KEY, ModelFile, model_file
 from intelnav.store.tensor_types import TensorType, tensor_bytes
@@ -100,6 +100,8 @@ def plan_slice(whole: ModelFile, layers: LayerRange, model: str) -> SlicePlan:
         replace(part, tensor=replace(part.tensor, offset=len(header) + part.tensor.offset)) for part in parts
     )
     size = len(header) + last.offset + padded(last.size, whole.header.alignment)
+    # Bounds that the model just keeps may be passed by what was added.
+    parse_header(header, size)
     return SlicePlan(header, tuple(bundles), placed, size)
 
 

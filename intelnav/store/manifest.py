@@ -127,6 +127,8 @@ class Manifest:
 
     @classmethod
     def _parse(cls, document: Any) -> Self:
+        if document["format"] != FORMAT:
+            raise ContentError(f"the format is {str(document['format'])[:40]!r}, only {FORMAT!r} is read")
         blocks = fields.count(document["block_count"], 1, MAX_BLOCKS)
         alignment = fields.count(document["alignment"], 8, MAX_ALIGNMENT)
         if alignment & (alignment - 1):

@@ -1,6 +1,8 @@
-"""A process that fills a store until it is killed: `python -m tests.store.filler STORE MODEL LOG LAYERS...`.
+"""Processes that fill a store until they are killed: `python -m tests.store.filler STORE MODEL MANIFEST LOG LAYERS...`.
 
-Each piece that the store has taken is noted in LOG, a line of CID and index, by one write each.
+For each line on stdin one is forked, which saves the start of an interpreter; its pid, `go` once it has opened the
+store, and `exit CODE` are printed. Each piece that the store has taken is noted in LOG as layers, CID and index,
+by one write each.
 """
 
 import os
@@ -15,8 +17,8 @@ from intelnav.store.gguf_reader import read_header
 from intelnav.store.manifest import Manifest, kv_blobs
 
 
-def main(root: Path, model: Path, manifest: Manifest, noted: Path, ranges: list[LayerRange]) -> None:
-    """Bring all the slices, and a few other manifests between their pieces."""
+def fill(root: Path, model: Path, manifest: Manifest, noted: Path, ranges: list[LayerRange]) -> None:
+    """Open the store and bring all the slices, and a few other manifests between their pieces."""
     places = in_file(manifest, read_header(model), model)
     log = os.open(noted, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     count = 0
@@ -37,11 +39,19 @@ def main(root: Path, model: Path, manifest: Manifest, noted: Path, ranges: list[
             partial.finish()
 
 
+def main() -> None:
+    """Start a process for each line that is read."""
+    root, model, manifest, noted = map(Path, sys.argv[1:5])
+    known = Manifest.from_bytes(manifest.read_bytes())
+    ranges = [LayerRange.parse(text) for text in sys.argv[5:]]
+    for _ in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            fill(root, model, known, noted, ranges)
+            os._exit(0)
+        print(child, flush=True)
+        print("exit", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
 if __name__ == "__main__":
-    main(
-        Path(sys.argv[1]),
-        Path(sys.argv[2]),
-        Manifest.from_bytes(Path(sys.argv[3]).read_bytes()),
-        Path(sys.argv[4]),
-        [LayerRange.parse(text) for text in sys.argv[5:]],
-    )
+    main()

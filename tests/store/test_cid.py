@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from intelnav.store.cid import cid_of, is_cid
+from intelnav.store.cid import cid_of, digest_of, is_cid
 
 
 def test_an_id_is_the_hash_in_base32() -> None:
@@ -14,6 +16,7 @@ def test_an_id_is_the_hash_in_base32() -> None:
         "",
         "b3-",
         "b3-" + "a" * 51,
+        "b3-" + "a" * 51 + "b",
         "b3-" + "a" * 53,
         "b3-" + "A" * 52,
         "../" + "a" * 52,
@@ -22,3 +25,9 @@ def test_an_id_is_the_hash_in_base32() -> None:
 )
 def test_anything_else_is_no_id(text: str) -> None:
     assert not is_cid(text)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_an_id_and_its_digest_stand_for_each_other(digest: bytes) -> None:
+    assert is_cid(cid_of(digest))
+    assert digest_of(cid_of(digest)) == digest

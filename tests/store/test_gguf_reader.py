@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from intelnav.domain.errors import ConfigError, ContentError
 from intelnav.store.gguf import Value, ValueType
-from intelnav.store.gguf_reader import parse_header, read_header
+from intelnav.store.gguf_reader import MAX_ENTRIES, MAX_HEADER, parse_entries, parse_header, read_header
 
 # Sparse files stand for large ones.
 TERABYTE = 1 << 40
@@ -252,3 +252,29 @@ def test_any_mutation_is_read_or_refused(data: st.DataObject) -> None:
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(ContentError):
         parse_header(b"GGUF\x03\0\0\0\x01" + data, len(data) + 9)
+
+
+def test_entries_are_read_without_a_header() -> None:
+    two = key_value("two", ValueType.STRING, text("zwei"))
+    assert parse_entries(ONE + two) == {"one": Value.integer(1), "two": Value.text("zwei")}
+    assert parse_entries(b"") == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(ONE + ONE, "'one' is repeated", id="a key twice"),
+        pytest.param(ONE[:-1], "runs past the end", id="cut off"),
+        pytest.param(ONE + b"\0", "runs past the end", id="a byte too many"),
+        pytest.param(text(""), "is empty", id="no key"),
+        pytest.param(bytes(MAX_HEADER + 1), "at most 67108864 are taken", id="too long"),
+        pytest.param(
+            b"".join(key_value(str(n), ValueType.U8, b"\0") for n in range(MAX_ENTRIES + 1)),
+            "more than 65536 metadata keys",
+            id="too many",
+        ),
+    ],
+)
+def test_hostile_entries_are_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(ContentError, match=reason):
+        parse_entries(data)

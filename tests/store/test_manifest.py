@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -13,7 +15,16 @@ from intelnav.domain.slice import LayerRange
 from intelnav.store.bundles import bundle_names
 from intelnav.store.cid import cid_of, is_cid
 from intelnav.store.cut import cut
-from intelnav.store.manifest import MAX_MANIFEST, Manifest, manifest_of
+from intelnav.store.gguf_reader import read_header
+from intelnav.store.manifest import (
+    MAX_MANIFEST,
+    FileDigest,
+    Manifest,
+    kv_blobs,
+    manifest_of,
+    needed,
+    slice_bytes,
+)
 from tests.models import tiny_model
 
 
@@ -99,7 +110,22 @@ def changed(manifest: Manifest, path: str, value: Any) -> bytes:
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        ("format", "intelnav/manifest/2", "not written canonically"),
+        ("format", "intelnav/manifest/2", "only 'intelnav/manifest/1' is read"),
+        ("quantisation", "Q8_0", "is not the encoding of most bytes"),
+        ("name", "\x1b[2J", "no printable text"),
+        ("name", "x" * 129, "no printable text of at most 128"),
+        ("name", "\ud800", "no manifest"),
+        ("file/size", 1000, "cannot hold these tensors"),
+        ("file/sha256", "0" * 63, "64 hexadecimal digits"),
+        ("metadata/pieces", "AAAA", "3 bytes of piece hashes"),
+        ("metadata/pieces", "?", "not base64"),
+        ("metadata/pieces", None, "no manifest"),
+        (
+            "tokenizer",
+            {"hash": "b3-" + "a" * 52, "size": 1 << 26, "pieces": base64.b64encode(bytes(64 * 32)).decode()},
+            "bytes of metadata are more than is taken",
+        ),
+        ("bundles/2/hash", "b3-" + "a" * 51 + "b", "not written as b3-"),
         ("added", 1, "not written canonically"),
         ("block_count", 7, "9 bundles for 7 blocks"),
         ("block_count", True, "no whole number"),
@@ -167,7 +193,60 @@ def test_any_mutation_of_a_manifest_is_refused(manifest: Manifest, data: st.Data
     assert read.cid != manifest.cid
 
 
-def test_hashing_can_be_given_up_before_each_bundle(tiny: Path) -> None:
+def test_a_hash_stands_for_one_content(manifest: Manifest) -> None:
+    with pytest.raises(ContentError, match="one hash is given for two contents"):
+        Manifest.from_bytes(changed(manifest, "bundles/2/hash", manifest.metadata.cid))
+
+
+def test_sha256_and_size_are_those_of_the_whole_file(tiny: Path, manifest: Manifest) -> None:
+    data = tiny.read_bytes()
+    assert manifest.file == FileDigest(len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_key_values_are_split_by_their_names(tiny: Path, manifest: Manifest) -> None:
+    header, data = read_header(tiny), tiny.read_bytes()
+    assert manifest.metadata.size + manifest.tokenizer.size == header.kv_end - header.kv_start
+    # The writer put the tokenizer behind all else.
+    parts = data[header.kv_start : header.kv_end]
+    assert cid_of(blake3(parts[: manifest.metadata.size]).digest()) == manifest.metadata.cid
+    assert cid_of(blake3(parts[manifest.metadata.size :]).digest()) == manifest.tokenizer.cid
+
+
+@pytest.mark.parametrize(
+    ("layers", "bundles", "front"),
+    [
+        ("0..1", ["common", "embed", "blk.0"], True),
+        ("2..4", ["common", "blk.2", "blk.3"], False),
+        ("5..6", ["common", "blk.5", "head"], False),
+    ],
+)
+def test_a_slice_needs_its_bundles_and_little_else(
+    manifest: Manifest, layers: str, bundles: list[str], front: bool
+) -> None:
+    taken = LayerRange.parse(layers)
+    blobs = {entry.bundle.name: entry.blob for entry in manifest.bundles}
+    assert needed(manifest, taken) == tuple(blobs[name] for name in bundles)
+    kept = (manifest.metadata, manifest.tokenizer) if front else (manifest.metadata,)
+    assert kv_blobs(manifest, taken) == kept
+    assert slice_bytes(manifest, taken) == sum(blob.size for blob in (*kept, *needed(manifest, taken)))
+
+
+def test_a_tied_tail_needs_the_embedding_and_empty_bundles_are_left_out(tmp_path: Path) -> None:
+    tied = manifest_of(tiny_model(tmp_path / "tied.gguf", tied=True))
+    blobs = {entry.bundle.name: entry.blob for entry in tied.bundles}
+    assert blobs["common"].size == 0
+    assert needed(tied, LayerRange(5, 6)) == (blobs["embed"], blobs["blk.5"], blobs["head"])
+    with pytest.raises(ContentError, match=r"layers 5\.\.7 cannot be cut"):
+        needed(tied, LayerRange(5, 7))
+
+
+def test_pieces_survive_writing(smollm2: Path) -> None:
+    manifest = manifest_of(smollm2)
+    assert any(len(blob.pieces) > 20 for blob in manifest.blobs)
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+def test_hashing_can_be_given_up_between_chunks(tiny: Path) -> None:
     asked: list[bool] = []
 
     def give_up() -> None:

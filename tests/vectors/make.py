@@ -1,10 +1,13 @@
 """Writes the vector files of this folder anew: `python -m tests.vectors.make` from the repository's root.
 
-Good messages and the handshake come out of this implementation; bad messages are put together by hand here. A change
+Good messages, the handshake and slices come out of this implementation; bad messages and all manifests are put
+together by hand here. A change
 of an existing file is a change of the protocol.
 """
 
+import base64
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,11 @@ from intelnav.dht.keys import MODELS_KEY, RELAY_KEY, model_key
 from intelnav.domain.advert import Address
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.identity import Identity
+from intelnav.domain.slice import LayerRange
+from intelnav.store.gguf import Value, ValueType, encode_entry
+from intelnav.store.layout import model_of, plan_slice
+from intelnav.store.manifest import Manifest
+from intelnav.store.pieces import Blob, BlobHasher
 from intelnav.wire.channel import Channel
 from intelnav.wire.codec import decode, encode
 from intelnav.wire.messages import Hello, Unknown
@@ -475,6 +483,177 @@ def _records() -> dict[str, Any]:
     return {"now": RECORD_NOW, "peer": str(HOST.peer), "cases": cases}
 
 
+def _blob(data: bytes) -> Blob:
+    hasher = BlobHasher()
+    hasher.update(data)
+    return hasher.blob()
+
+
+def _described(data: bytes) -> dict[str, Any]:
+    blob = _blob(data)
+    pieces = base64.b64encode(b"".join(blob.pieces)).decode()
+    return {"hash": blob.cid, "size": blob.size, "pieces": pieces}
+
+
+def _bundle(name: str, tensors: list[tuple[str, list[int]]]) -> dict[str, Any]:
+    """A bundle of f32 tensors that are all zeros, aligned to 32 bytes."""
+    described = []
+    offset = 0
+    for tensor, shape in tensors:
+        described.append({"name": tensor, "type": "F32", "shape": shape, "offset": offset})
+        offset += -(-4 * math.prod(shape) // 32) * 32
+    return {"name": name, "tensors": described, **_described(bytes(offset))}
+
+
+METADATA = b"".join(
+    encode_entry(key, value)
+    for key, value in {
+        "general.architecture": Value.text("llama"),
+        "general.name": Value.text("vector"),
+        "llama.block_count": Value.integer(2),
+        "llama.context_length": Value.integer(64),
+        "llama.embedding_length": Value.integer(32),
+        "llama.attention.head_count": Value.integer(2),
+        "llama.attention.head_count_kv": Value.array(ValueType.U32, [1, 2]),
+    }.items()
+)
+TOKENIZER = b"".join(
+    encode_entry(key, value)
+    for key, value in {
+        "tokenizer.ggml.model": Value.text("no_vocab"),
+        "tokenizer.ggml.scores": Value.array(ValueType.F32, [0.0, 1.0]),
+    }.items()
+)
+
+
+def _manifest() -> dict[str, Any]:
+    """A model of two blocks; its embedding has three pieces, the last of them shorter."""
+    return {
+        "format": "intelnav/manifest/1",
+        "name": "vector",
+        "architecture": "llama",
+        "block_count": 2,
+        "quantisation": "F32",
+        "alignment": 32,
+        "file": {"size": 3_000_000, "sha256": "5a" * 32},
+        "metadata": _described(METADATA),
+        "tokenizer": _described(TOKENIZER),
+        "bundles": [
+            _bundle("common", [("rope_freqs.weight", [9])]),
+            _bundle("embed", [("token_embd.weight", [32, 20_000])]),
+            _bundle("blk.0", [("blk.0.attn_norm.weight", [32]), ("blk.0.attn_q.weight", [32, 32])]),
+            _bundle("blk.1", [("blk.1.attn_norm.weight", [32]), ("blk.1.attn_q.weight", [32, 33])]),
+            _bundle("head", [("output_norm.weight", [32])]),
+        ],
+    }
+
+
+def _canonical(document: Any) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _changed(path: str, value: Any) -> bytes:
+    document: Any = _manifest()
+    *parents, last = (int(step) if step.isdecimal() else step for step in path.split("/"))
+    place = document
+    for step in parents:
+        place = place[step]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return _canonical(document)
+
+
+def _bad_manifests() -> dict[str, tuple[str, bytes]]:
+    sound = _canonical(_manifest())
+    return {
+        "nothing": ("C2", b""),
+        "no object": ("C2", b"[]"),
+        "nested without end": ("C2", b"[" * 5000),
+        "not UTF-8": ("C2", b"\xff" + sound[1:]),
+        "a line feed at the end": ("C2", sound + b"\n"),
+        "a space": ("C2", sound.replace(b",", b", ", 1)),
+        "keys in another order": ("C2", json.dumps(_manifest(), separators=(",", ":")).encode()),
+        "a key given twice": ("C2", sound.replace(b'"alignment":32', b'"alignment":32,"alignment":32')),
+        "an escape that is not needed": ("C2", sound.replace(b"vector", b"\\u0076ector")),
+        "an unknown field": ("C2", _changed("colour", "blue")),
+        "a field missing": ("C2", _changed("file", ...)),
+        "another format": ("C2", _changed("format", "intelnav/manifest/2")),
+        "a number as a float": ("C2", sound.replace(b'"alignment":32', b'"alignment":32.0')),
+        "a boolean for a number": ("C3", _changed("block_count", True)),
+        "no blocks": ("C3", _changed("block_count", 0)),
+        "10^30 blocks": ("C3", _changed("block_count", 10**30)),
+        "a name of nothing": ("C3", _changed("name", "")),
+        "a name with an escape sequence": ("C3", _changed("name", "\x1b[2J")),
+        "half a surrogate as a name": ("C3", _changed("name", "\ud800")),
+        "an alignment of 48": ("C3", _changed("alignment", 48)),
+        "an unknown quantisation": ("C3", _changed("quantisation", "F99")),
+        "a quantisation that is not that of most bytes": ("C3", _changed("quantisation", "Q8_0")),
+        "a SHA-256 in capitals": ("C3", _changed("file/sha256", "5A" * 32)),
+        "a file that cannot hold the tensors": ("C3", _changed("file/size", 1000)),
+        "a path for a hash": ("C4", _changed("metadata/hash", "b3-../../../../etc/passwd")),
+        "a hash in capitals": ("C4", _changed("metadata/hash", _blob(METADATA).cid.upper())),
+        "a hash with a line feed": ("C4", _changed("metadata/hash", _blob(METADATA).cid + "\n")),
+        "a hash with bits to spare": ("C4", _changed("metadata/hash", "b3-" + "a" * 51 + "b")),
+        "no metadata": ("C4", _changed("metadata", _described(b""))),
+        "a piece too few": ("C5", _changed("bundles/1/pieces", base64.b64encode(bytes(64)).decode())),
+        "pieces that are not base64": ("C5", _changed("bundles/1/pieces", "?" * 128)),
+        "pieces of a blob that is one piece": (
+            "C5",
+            _changed("metadata/pieces", base64.b64encode(bytes(32)).decode()),
+        ),
+        "one hash for two contents": ("C5", _changed("bundles/2/hash", _blob(METADATA).cid)),
+        "a bundle missing": ("C6", _changed("bundles/0", ...)),
+        "bundles in another order": ("C6", _changed("bundles/0/name", "embed")),
+        "a tensor in the wrong bundle": (
+            "C6",
+            _changed("bundles/2/tensors/0/name", "blk.1.attn_norm.weight"),
+        ),
+        "a tensor twice": ("C6", _changed("bundles/2/tensors/1/name", "blk.0.attn_norm.weight")),
+        "a tensor with a name of 64 bytes": ("C6", _changed("bundles/0/tensors/0/name", "x" * 64)),
+        "a tensor of an unknown type": ("C6", _changed("bundles/2/tensors/0/type", "F99")),
+        "a tensor without dimensions": ("C6", _changed("bundles/2/tensors/0/shape", [])),
+        "a tensor of five dimensions": ("C6", _changed("bundles/2/tensors/0/shape", [1] * 5)),
+        "a tensor with no rows": ("C6", _changed("bundles/2/tensors/1/shape", [32, 0])),
+        "a tensor of 2^80 values": ("C6", _changed("bundles/2/tensors/1/shape", [2**40, 2**40])),
+        "rows that are no whole number of blocks": ("C6", _changed("bundles/0/tensors/0/type", "Q4_0")),
+        "tensors that overlap": ("C6", _changed("bundles/2/tensors/1/offset", 96)),
+        "tensors with a gap": ("C6", _changed("bundles/2/tensors/1/offset", 160)),
+        "a bundle with another size": ("C6", _changed("bundles/4/size", 160)),
+    }
+
+
+def _manifests() -> dict[str, Any]:
+    good = _canonical(_manifest())
+    manifest = Manifest.from_bytes(good)
+    slices = []
+    for layers in (LayerRange(0, 1), LayerRange(0, 2), LayerRange(1, 2)):
+        tokenizer = TOKENIZER if layers.start == 0 else None
+        plan = plan_slice(model_of(manifest, METADATA, tokenizer), layers, manifest.cid)
+        slices.append(
+            {
+                "layers": [layers.start, layers.end],
+                "header": plan.header.hex(),
+                "bundles": [list(place) for place in plan.bundles],
+                "size": plan.size,
+            }
+        )
+    return {
+        "good": {
+            "manifest": good.hex(),
+            "cid": manifest.cid,
+            "metadata": METADATA.hex(),
+            "tokenizer": TOKENIZER.hex(),
+            "slices": slices,
+        },
+        "bad": [
+            {"name": name, "manifest": data.hex(), "rule": rule}
+            for name, (rule, data) in _bad_manifests().items()
+        ],
+    }
+
+
 def main() -> None:
     """Write every file."""
     for name, content in (
@@ -484,6 +663,7 @@ def main() -> None:
         ("payloads", _payloads()),
         ("seeds", _seeds()),
         ("records", _records()),
+        ("manifests", _manifests()),
     ):
         text = json.dumps(content, indent=1, ensure_ascii=True)
         (FOLDER / f"{name}.json").write_text(text + "\n")
