@@ -152,7 +152,7 @@ class Lookup:
             if due.cursor is None:
                 due.candidate.state = "asked"
             else:
-                self._pages.remove(due)
+                self._pages.pop(0)
             self._asked[self.requests] = due
             self._sent[self.requests] = now
             self._waiting[self.requests] = min(now + self._patience, self._ends)
