@@ -64,7 +64,8 @@ class Stranger(asyncio.DatagramProtocol):
     async def ask(self, request: Request, to: Address, identity: Identity | None = None) -> Answer:
         """The answer of the node at `to`; raises TimeoutError if none comes within five seconds."""
         request_id = os.urandom(8)
-        waiting = self._waiting[request_id] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = waiting
         self.send(encode_request(identity or self.identity, request_id, request), to)
         async with asyncio.timeout(5):
             return await waiting

@@ -49,6 +49,17 @@ def test_a_full_bucket_names_its_oldest_and_the_newcomer_takes_over_when_that_is
     assert newcomer in table
 
 
+def test_who_was_heard_last_is_doubted_last() -> None:
+    table, doubted = Table(OWN), []
+    for number in range(2000):
+        doubtful = table.add(contact(number))
+        if doubtful is not None:
+            table.add(doubtful)
+            doubted.append(doubtful)
+    in_one_bucket = [each for each in doubted if table._bucket(each) is table._bucket(doubted[0])]
+    assert len(set(in_one_bucket)) == BUCKET
+
+
 def test_an_answer_makes_up_for_a_failure() -> None:
     table = Table(OWN)
     table.add(contact(1))
