@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -125,7 +126,7 @@ def _milliseconds(hop: Json) -> str:
     return f"{hop['milliseconds']:.1f}{penalty}"
 
 
-def _part(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list["RenderableType"]:
+def _part(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list["RenderableType"]:
     """A table of the first rows; nothing if there are none."""
     from rich.console import Group
     from rich.text import Text

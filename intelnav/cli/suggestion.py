@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import psutil
@@ -23,6 +23,8 @@ from intelnav.store.model_file import MAX_BLOCKS, describe
 OVERHEAD = 256 * 2**20
 # The caches of a layer where the header is not at hand to tell; as much as 8 heads of 64 take at the default limits.
 LAYER_CACHE = 64 * 2**20
+# More models than are worth looking at.
+MAX_OFFERS = 256
 # What a further host of a layer is worth, if it has none; with so many hosts, the square of one more divides it.
 _WORTH = 1_000_000
 
@@ -82,10 +84,11 @@ def this_machine() -> Machine:
 def served_offers(models: Iterable[dict[str, Any]], catalog: Catalog) -> list[Offer]:
     """What can be hosted of the models that the swarm serves, as `GET /swarm/models` lists them.
 
-    Peers wrote that list: what does not make sense, or cannot be run here, is left out.
+    Peers wrote that list: what does not make sense, or cannot be run here, is left out, and so is what lies behind the
+    first `MAX_OFFERS`.
     """
     offers = []
-    for model in models:
+    for model in islice(models, MAX_OFFERS):
         try:
             offer = _served(model, catalog)
         except (ValueError, LookupError, TypeError, IntelNavError):

@@ -1,3 +1,4 @@
+import itertools
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from intelnav.api.network import Cover
 from intelnav.cli.suggestion import (
     LAYER_CACHE,
+    MAX_OFFERS,
     OVERHEAD,
     Choice,
     Machine,
@@ -138,6 +140,10 @@ def test_a_listed_model_that_makes_no_sense_is_left_out(changes: dict[str, Any])
     assert [one.ref for one in offers] == [SERVED.cid]
 
 
+def test_a_list_without_end_is_not_read_to_its_end() -> None:
+    assert len(served_offers(itertools.repeat(listed()), NOTHING)) == MAX_OFFERS
+
+
 def test_a_name_that_peers_chose_becomes_a_plain_one() -> None:
     (one,) = served_offers([listed(name="Evil\n- model: x # [y]")], NOTHING)
     assert one.name == "evil-model-x-y"
@@ -147,8 +153,10 @@ def test_the_embedded_model_is_sized_by_its_header() -> None:
     (known,) = catalog_offers(shipped_catalog())
     assert known.ref == "smollm2-135m-instruct-q4_1"
     assert known.borders == {0, 8, 15, 22, 30}
-    # The figures of its header: 3 heads of 64 for keys and for values, f16, in 8 sessions of 4096 cells.
-    assert known.need(LayerRange(9, 10)) - known.need(LayerRange(9, 9 + 2)) < -8 * 4096 * 2 * 2 * 3 * 64
+    # A layer has, beside its weights, 3 heads of 64 for keys and for values, in f16, in 8 sessions of 4096 cells.
+    cache = 8 * 4096 * 2 * 2 * 3 * 64
+    layer = known.need(LayerRange(9, 11)) - known.need(LayerRange(9, 10))
+    assert cache < layer < cache + known.size / 30
     assert known.need(LayerRange(0, 30)) < 2 * GIB
 
 
