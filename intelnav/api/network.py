@@ -170,7 +170,7 @@ class Network(Protocol):
         """
 
     async def swarm_models(self) -> tuple[SwarmModel, ...]:
-        """What the swarm serves."""
+        """What the swarm serves; the models with the most hosts first, and not without bound."""
 
 
 def network_routes(network: Network) -> list[Route]:

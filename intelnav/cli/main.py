@@ -4,6 +4,7 @@ import typer
 
 from intelnav.cli.ask import ask
 from intelnav.cli.chat import chat
+from intelnav.cli.init import init
 from intelnav.cli.models import models
 from intelnav.cli.network import peers, route
 from intelnav.cli.seeds import seeds
@@ -19,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(init)
 app.command()(ask)
 app.command()(chat)
 app.command()(status)

@@ -24,8 +24,8 @@ def test_help_waits_for_no_heavy_import() -> None:
 def test_no_command_reaches_the_engine_or_the_network() -> None:
     program = (
         "import sys\n"
-        "from intelnav.cli import ask, chat, client, main, models, network, seeds\n"
-        "from intelnav.cli import status, swarm, swarm_files, swarm_nodes, terminal\n"
+        "from intelnav.cli import ask, chat, client, init, init_file, main, models, network, seeds\n"
+        "from intelnav.cli import status, suggestion, swarm, swarm_files, swarm_nodes, terminal\n"
         "print([name for name in sys.modules if name.startswith(('intelnav.engine', 'intelnav.net', 'llama_cpp'))])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
@@ -35,6 +35,7 @@ def test_no_command_reaches_the_engine_or_the_network() -> None:
 @pytest.mark.parametrize(
     "command",
     [
+        "init",
         "ask",
         "chat",
         "status",
@@ -78,6 +79,10 @@ def test_what_went_wrong_is_one_message(cli: Cli) -> None:
         (["swarm", "ask", "--raw", "--system", "Be kind.", "hi"], "--raw has no place for --system"),
         (["ask"], "write a PROMPT, or pipe one in"),
         (["models", "import"], "Missing argument 'FILE|URL|NAME'"),
+        (["init", "--role", "boss"], "Invalid value for '--role'"),
+        (["init", "--bootstrap", "here"], "--bootstrap 'here' is no address"),
+        (["init", "--bootstrap", "192.0.2.9:0"], "port 0 cannot be dialled"),
+        (["init", "--listen", "7717"], "--listen '7717' is no address"),
         (["route"], "Missing argument 'MODEL'"),
         (["route", "m", "--count", "17"], "Invalid value for '--count'"),
         (["models", "rm"], "Missing argument 'NAME|CID'"),

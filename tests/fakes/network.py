@@ -22,7 +22,7 @@ NEIGHBOURS = Neighbours(
 
 SERVED = SwarmModel(
     name="big",
-    cid="b3-" + "c" * 52,
+    cid="b3-" + "q" * 52,
     architecture="qwen2",
     blocks=28,
     size_bytes=280_000_000,
