@@ -14,32 +14,33 @@ _F16_MAX = 65504.0
 _BF16_MAX = 3.3895313892515355e38
 
 
-def decode(state: HiddenState) -> Rows:
-    """The activations as rows x width float32; a view of the payload where that is float32 already."""
+def decode(state: HiddenState, out: Rows | None = None) -> Rows:
+    """The activations as rows x width float32: in `out`, or in new memory."""
     shape = (state.rows, state.width)
+    rows = np.empty(shape, np.float32) if out is None else out
     match state.dtype:
         case Dtype.F32:
-            return np.frombuffer(state.payload, "<f4").reshape(shape)
+            rows[:] = np.frombuffer(state.payload, "<f4").reshape(shape)
         case Dtype.F16:
-            return np.frombuffer(state.payload, "<f2").astype(np.float32).reshape(shape)
+            rows[:] = np.frombuffer(state.payload, "<f2").reshape(shape)
         case Dtype.BF16:
-            high = np.frombuffer(state.payload, "<u2").astype(np.uint32)
-            return (high << 16).view(np.float32).reshape(shape)
+            high = np.frombuffer(state.payload, "<u2").reshape(shape)
+            np.left_shift(high, 16, out=rows.view(np.uint32), dtype=np.uint32)
         case Dtype.I8:
             scales = np.frombuffer(state.payload, "<f4", state.rows)
             values = np.frombuffer(state.payload, np.int8, offset=4 * state.rows).reshape(shape)
-            rows: Rows = values * scales[:, None]
-            return rows
+            np.multiply(values, scales[:, None], out=rows)
+    return rows
 
 
 def encode(rows: Rows, dtype: Dtype, energy: float = inf) -> HiddenState:
-    """Finite float32 rows in the encoding `dtype`; the payload may share memory with `rows`.
+    """Finite float32 rows in the encoding `dtype`, in memory of its own.
 
     `energy` is the sum of their squares, if it is known: a small one tells that nothing can overflow.
     """
     match dtype:
         case Dtype.F32:
-            payload = rows.astype("<f4", order="C", copy=False).data.cast("B")
+            payload = rows.astype("<f4", order="C").data.cast("B")
         case Dtype.F16:
             payload = _saturated(rows, _F16_MAX, energy).astype("<f2").data.cast("B")
         case Dtype.BF16:

@@ -28,7 +28,8 @@ from intelnav.engine.link import (
 from intelnav.engine.llama import LlamaSlice, gpus
 from intelnav.engine.probe import check_memory, choose_gpus, choose_threads
 
-_READ_BYTES = 1 << 18
+# Small enough that the buffer for it is no mapping of its own, made and dropped for every forward.
+_READ_BYTES = 1 << 16
 _PR_SET_PDEATHSIG = 1
 
 

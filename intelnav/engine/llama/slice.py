@@ -68,13 +68,15 @@ class LlamaSlice:
         """
         results: dict[int, Result] = {}
         admitted: list[tuple[Forward, SequenceState]] = []
-        fed: list[Rows] = []
+        end = 0
         # llama.cpp computes a batch sequence by sequence, in the order of their ids; sorted, rows stay where they are.
         for forward in sorted(batch, key=lambda forward: forward.sequence):
             try:
                 state = self._sequences.check(forward)
-                rows = None if forward.hidden is None else tensor.decode(forward.hidden)
-                if rows is not None:
+                if forward.hidden is not None:
+                    # A forward that is refused leaves its rows behind, and the next one overwrites them.
+                    rows = self._hidden[end : end + forward.rows]
+                    tensor.decode(forward.hidden, out=rows)
                     _energy(rows)
                 if forward.truncate_to is not None:
                     self._truncate(forward.sequence, state, forward.truncate_to)
@@ -82,28 +84,25 @@ class LlamaSlice:
                 results[forward.sequence] = error
                 continue
             admitted.append((forward, state))
-            if rows is not None:
-                fed.append(rows)
+            end += forward.rows
         if admitted:
             try:
-                results |= self._run(admitted, fed)
+                results |= self._run(admitted)
             except EngineError as error:
                 for forward, state in admitted:
                     self._truncate(forward.sequence, state, forward.position)
                     results[forward.sequence] = error
         return [results[forward.sequence] for forward in batch]
 
-    def _run(self, admitted: list[tuple[Forward, SequenceState]], fed: list[Rows]) -> dict[int, Result]:
-        """Decode what passed all checks; EngineError if llama.cpp fails."""
+    def _run(self, admitted: list[tuple[Forward, SequenceState]]) -> dict[int, Result]:
+        """Decode what passed all checks, its hidden states being in place; EngineError if llama.cpp fails."""
         first = admitted[0][0]
         captures = first.reply is not None
         self._fill([forward for forward, _ in admitted], captures)
         total = first.rows * len(admitted)
-        if fed:
-            np.concatenate(fed, out=self._hidden[:total])
         self._tap.watch(
             first.stop - 1 - self.info.layers.start if captures else None,
-            self._hidden[:total] if fed else None,
+            None if first.hidden is None else self._hidden[:total],
         )
         started = perf_counter_ns()
         self._decode(total)
@@ -131,7 +130,7 @@ class LlamaSlice:
         end = 0
         for forward in forwards:
             start, end = end, end + forward.rows
-            self._positions[start:end] = range(forward.position, forward.position + forward.rows)
+            np.add(self._steps[: forward.rows], forward.position, out=self._positions[start:end])
             self._sequence_ids[start:end] = forward.sequence
             # Without its flag, a row would be dropped in the last layer.
             self._outputs[start:end] = captures
@@ -196,6 +195,7 @@ class LlamaSlice:
         self._token_ids = np.zeros(rows, np.int32)
         self._hidden = np.zeros((rows, self.info.width), np.float32)
         self._positions = np.zeros(rows, np.int32)
+        self._steps = np.arange(rows, dtype=np.int32)
         self._sequence_ids = np.zeros(rows, np.int32)
         self._outputs = np.zeros(rows, np.bool_)
         self._counts = np.ones(rows, np.int32)

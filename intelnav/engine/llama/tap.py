@@ -32,6 +32,7 @@ class Tap:
         self._captured = self._fed_rows = 0
         self._wanted = b""
         self._fed: Rows | None = None
+        self._asks: tuple[int | None, bool] | None = None
         self._scales_input = False
         self._met: list[bytes] | None = None
         self._offset = offset = name_offset()
@@ -47,7 +48,7 @@ class Tap:
 
     def survey(self, layers: int) -> None:
         """Before a first decode of one row: only note which block outputs the graph has."""
-        self._met = []
+        self._met, self._asks = [], None
         self._watch([*map(_block_output, range(layers)), _SCALED_INPUT])
 
     def check(self, layers: int) -> None:
@@ -63,16 +64,23 @@ class Tap:
 
     def watch(self, block: int | None, fed: Rows | None) -> None:
         """Before a decode: end it after `block` (of the slice), if given; `fed` are the hidden states put in."""
-        self._wanted = b"" if block is None else _block_output(block)
         self._fed = fed if self._scales_input else None
         self._captured = self._fed_rows = 0
+        asks = block, self._fed is not None
+        if asks == self._asks:
+            return
+        self._asks = asks
+        self._wanted = b"" if block is None else _block_output(block)
         self._watch(([self._wanted] if self._wanted else []) + ([] if self._fed is None else [_SCALED_INPUT]))
 
     def take(self, rows: int) -> Rows:
-        """After the decode: a copy of the captured rows, in the order of the batch; EngineError if some are missing."""
+        """After the decode: the captured rows in the order of the batch; EngineError if some are missing.
+
+        They are the tap's own, and stand until the next decode.
+        """
         if self._captured != rows:
             raise EngineError(f"{self._captured} of {rows} rows came out of the graph")
-        return self._rows[:rows].copy()
+        return self._rows[:rows]
 
     def _watch(self, names: list[bytes]) -> None:
         self._prefixes.clear()
