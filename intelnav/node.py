@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from httpx import AsyncClient
+from httpx import AsyncClient, Limits
 
 from intelnav import __version__
 from intelnav.chain.contribution import Contribution
@@ -205,7 +205,8 @@ async def _run_until_signal(config: NodeConfig) -> None:
 
         tasks.start_soon(stop_on_signal)
         with Store.open(config.data_dir / "store", config.store.max_bytes) as store:
-            async with AsyncClient() as client:
+            # Fetches bound their requests; one that waited for a place would blame the server.
+            async with AsyncClient(limits=Limits(max_keepalive_connections=20)) as client:
                 await Node(config, store, client).run()
 
 

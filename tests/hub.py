@@ -51,16 +51,16 @@ class Hub:
 
     def _file(self, handler: BaseHTTPRequestHandler, data: bytes) -> None:
         etag = f'"{hashlib.md5(data).hexdigest()}"'
-        wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers["Range"] or "")
+        start, end = 0, len(data)
         if wanted is not None and handler.headers["If-Range"] in (None, etag):
-            start = int(wanted[1])
-            told = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            head(handler, 206, ETag=etag, Content_Length=len(data) - start, Content_Range=told)
+            start, end = int(wanted[1]), int(wanted[2]) + 1 if wanted[2] else len(data)
+            told = f"bytes {start}-{end - 1}/{len(data)}"
+            head(handler, 206, ETag=etag, Content_Length=end - start, Content_Range=told)
         else:
-            start = 0
             head(handler, 200, ETag=etag, Content_Length=len(data))
-        self.sent += len(data) - start
-        handler.wfile.write(data[start:])
+        self.sent += end - start
+        handler.wfile.write(data[start:end])
 
 
 def head(handler: BaseHTTPRequestHandler, status: int, **headers: Any) -> None:

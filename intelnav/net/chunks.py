@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from anyio import to_thread
@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from intelnav.domain.errors import ContentError
 from intelnav.net.pace import Pace
@@ -18,6 +19,7 @@ from intelnav.store.cid import is_cid
 
 _FOREVER = "public, max-age=31536000, immutable"
 _BUSY_SECONDS = "1"
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,11 @@ class ChunkService:
         manifest = self._store.manifest(cid) if is_cid(cid) else None
         if manifest is None:
             return _refusal(404, "no such manifest is here")
-        return Response(manifest.to_bytes(), media_type="application/json", headers=_headers(cid))
+        # Large models have large ones, that take a while to write.
+        data = await to_thread.run_sync(manifest.to_bytes)
+        headers = _headers(cid) | {"Content-Length": str(len(data))}
+        parts = (data[at : at + CHUNK] for at in range(0, len(data), CHUNK))
+        return self._answer(request, 200, headers, "application/json", parts)
 
     async def _blob(self, request: Request) -> Response:
         cid = request.path_params["cid"]
@@ -67,13 +73,18 @@ class ChunkService:
                 416, "one range of bytes within the blob is given out", {"Content-Range": f"bytes */{size}"}
             )
         start, end = span
-        whole = "range" not in request.headers
         headers = _headers(cid) | {"Accept-Ranges": "bytes", "Content-Length": str(end - start)}
-        if not whole:
+        status = 200
+        if "range" in request.headers:
+            status = 206
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        status = 200 if whole else 206
+        return self._answer(request, status, headers, "application/octet-stream", located.read(start, end))
+
+    def _answer(
+        self, request: Request, status: int, headers: dict[str, str], kind: str, parts: Iterator[bytes]
+    ) -> Response:
         if request.method == "HEAD":
-            return Response(status_code=status, headers=headers)
+            return Response(status_code=status, headers=headers, media_type=kind)
         address = request.client.host if request.client else ""
         if self._busy[address] >= self._limits.per_peer:
             return _refusal(
@@ -81,16 +92,13 @@ class ChunkService:
             )
         if self._busy.total() >= self._limits.total:
             return _refusal(503, "as many requests run as may at once", {"Retry-After": _BUSY_SECONDS})
-        return StreamingResponse(
-            self._sent(address, located.read(start, end)), status, headers, "application/octet-stream"
-        )
+        return _Sending(self._place(address), self._sent(parts), status, headers, kind)
 
-    async def _sent(self, address: str, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        with self._place(address):
-            while chunk := await to_thread.run_sync(_next, chunks):
-                await self._pace.keep(len(chunk))
-                self.bytes_sent += len(chunk)
-                yield chunk
+    async def _sent(self, parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+        while part := await to_thread.run_sync(_next, parts):
+            await self._pace.keep(len(part))
+            self.bytes_sent += len(part)
+            yield part
 
     @contextmanager
     def _place(self, address: str) -> Iterator[None]:
@@ -101,6 +109,25 @@ class ChunkService:
             self._busy[address] -= 1
             if not self._busy[address]:
                 del self._busy[address]
+
+
+class _Sending(StreamingResponse):
+    """Holds a place from the moment that it is given out: nothing is awaited between the check and this."""
+
+    def __init__(
+        self,
+        place: AbstractContextManager[None],
+        parts: AsyncIterator[bytes],
+        status: int,
+        headers: dict[str, str],
+        kind: str,
+    ) -> None:
+        super().__init__(parts, status, headers, kind)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place:
+            await super().__call__(scope, receive, send)
 
 
 def _next(chunks: Iterator[bytes]) -> bytes:

@@ -29,6 +29,7 @@ class Progress:
         self.done += size
         self.sources[source] = self.sources.get(source, 0) + size
         self._recent.append((time.monotonic(), size))
+        self._forget()
 
     def drop(self, source: str, reason: str) -> None:
         """Note that a source is not asked any more."""
@@ -37,10 +38,8 @@ class Progress:
     @property
     def rate(self) -> float:
         """Bytes a second over the last seconds."""
-        now = time.monotonic()
-        while self._recent and now - self._recent[0][0] > RATE_SECONDS:
-            self._recent.popleft()
-        return sum(size for _, size in self._recent) / RATE_SECONDS
+        self._forget()
+        return sum(size for _, size in tuple(self._recent)) / RATE_SECONDS
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain JSON."""
@@ -52,3 +51,8 @@ class Progress:
             "sources": dict(self.sources),
             "dropped": [{"source": source, "reason": reason} for source, reason in self.dropped],
         }
+
+    def _forget(self) -> None:
+        oldest = time.monotonic() - RATE_SECONDS
+        while self._recent and self._recent[0][0] < oldest:
+            self._recent.popleft()

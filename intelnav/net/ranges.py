@@ -5,17 +5,23 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 import httpx
 
 MAX_REDIRECTS = 5
-# A server that is silent for so long is given up.
+# A server that is silent for so long is given up,
 SILENT_SECONDS = 10.0
-# After the first seconds, one that brings fewer bytes a second, too.
+# one that takes so long for the head of an answer, however busily it sends it,
+HEAD_SECONDS = 20.0
+# and one that brings fewer bytes a second than this over so many seconds of waiting for it.
 PATIENT_SECONDS = 10.0
 SLOWEST = 16 * 1024
 # What a server may let us wait for when it is busy.
 MAX_WAIT_SECONDS = 5.0
 
+_REDIRECTS = (301, 302, 303, 307, 308)
+# Of what a server says, in a reason.
+_QUOTED = 200
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _SECONDS = re.compile(r"\d{1,4}")
 
@@ -36,18 +42,20 @@ class Busy(Exception):
         self.seconds = seconds
 
 
-async def read_range(client: httpx.AsyncClient, url: str, start: int, end: int) -> AsyncGenerator[bytes]:
+async def read_range(
+    client: httpx.AsyncClient, url: str, start: int, end: int, redirects: int = MAX_REDIRECTS
+) -> AsyncGenerator[bytes]:
     """Bytes `start` to `end` of what lies at `url`, as they come: exactly so many, or an error.
 
     Raises SourceError, Missing or Busy.
     """
     left = end - start
-    async with _answer(client, url, {"Range": f"bytes={start}-{end - 1}"}) as response:
+    async with _answer(client, url, {"Range": f"bytes={start}-{end - 1}"}, redirects) as response:
         told = _RANGE.fullmatch(response.headers.get("content-range", ""))
         if response.status_code != 206 or told is None:
             raise SourceError(f"answered a range with HTTP {response.status_code}")
         if (int(told[1]), int(told[2])) != (start, end - 1):
-            raise SourceError(f"was asked for bytes {start} to {end - 1}, and sent {told[0][:60]}")
+            raise SourceError(f"was asked for bytes {start} to {end - 1}, and sent {told[0]}")
         async for data in _paced(response):
             left -= len(data)
             if left < 0:
@@ -57,10 +65,12 @@ async def read_range(client: httpx.AsyncClient, url: str, start: int, end: int) 
         raise SourceError(f"ended {left} bytes early")
 
 
-async def read_whole(client: httpx.AsyncClient, url: str, longest: int) -> bytes:
+async def read_whole(
+    client: httpx.AsyncClient, url: str, longest: int, redirects: int = MAX_REDIRECTS
+) -> bytes:
     """All of a small document. Raises SourceError, also if it has more than `longest` bytes, Missing or Busy."""
     found = bytearray()
-    async with _answer(client, url, {}) as response:
+    async with _answer(client, url, {}, redirects) as response:
         if response.status_code != 200:
             raise SourceError(f"answered with HTTP {response.status_code}")
         async for data in _paced(response):
@@ -72,28 +82,63 @@ async def read_whole(client: httpx.AsyncClient, url: str, longest: int) -> bytes
 
 @asynccontextmanager
 async def _answer(
-    client: httpx.AsyncClient, url: str, headers: dict[str, str]
+    client: httpx.AsyncClient, url: str, headers: dict[str, str], redirects: int
 ) -> AsyncIterator[httpx.Response]:
-    """The answer after at most 5 redirects; httpx follows none to anything but http and https."""
-    client.max_redirects = MAX_REDIRECTS
+    """The answer at the end of at most so many redirects, of which nothing but the head is read."""
     # Unpacking could make very many bytes of a few.
-    headers["Accept-Encoding"] = "identity"
+    headers = headers | {"Accept-Encoding": "identity"}
     try:
-        async with client.stream(
-            "GET", url, headers=headers, follow_redirects=True, timeout=SILENT_SECONDS
-        ) as response:
-            if response.status_code in (404, 410):
-                raise Missing
-            if response.status_code in (429, 503):
-                wait = response.headers.get("retry-after", "")
-                raise Busy(min(MAX_WAIT_SECONDS, float(wait) if _SECONDS.fullmatch(wait) else 1.0))
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise SourceError("answered with an encoding that was not asked for")
-            yield response
-    except httpx.TimeoutException:
-        raise SourceError(f"was silent for {SILENT_SECONDS:g} s") from None
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        raise SourceError(str(error) or type(error).__name__) from None
+        place = httpx.URL(url)
+        for _ in range(redirects + 1):
+            async with _asked(client, place, headers) as response:
+                if response.status_code not in _REDIRECTS:
+                    _check(response)
+                    yield response
+                    return
+                place = _next(place, response.headers.get("location", ""))
+    except (httpx.TimeoutException, TimeoutError):
+        raise SourceError("was silent, or too slow with an answer") from None
+    # A host name from a redirect may be one that no resolver takes: ValueError.
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        raise SourceError(str(error)[:_QUOTED] or type(error).__name__) from None
+    raise SourceError(f"redirects more than {redirects} times" if redirects else "redirects")
+
+
+@asynccontextmanager
+async def _asked(
+    client: httpx.AsyncClient, place: httpx.URL, headers: dict[str, str]
+) -> AsyncIterator[httpx.Response]:
+    # Whoever waits for a connection of our own pool does not wait for the server.
+    timeout = httpx.Timeout(SILENT_SECONDS, pool=None)
+    request = client.build_request("GET", place, headers=headers, timeout=timeout)
+    with anyio.fail_after(HEAD_SECONDS):
+        response = await client.send(request, stream=True, follow_redirects=False)
+    try:
+        yield response
+    finally:
+        await response.aclose()
+
+
+def _next(place: httpx.URL, location: str) -> httpx.URL:
+    try:
+        target = place.join(location)
+    except (httpx.InvalidURL, ValueError):
+        target = httpx.URL("")
+    if not target.host or target.scheme not in ("http", "https"):
+        raise SourceError(f"redirects to {location[:_QUOTED]!r}, which is no address")
+    if place.scheme == "https" and target.scheme != "https":
+        raise SourceError(f"redirects to {str(target)[:_QUOTED]}, which is not encrypted")
+    return target
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code in (404, 410):
+        raise Missing
+    if response.status_code in (429, 503):
+        wait = response.headers.get("retry-after", "")
+        raise Busy(min(MAX_WAIT_SECONDS, float(wait) if _SECONDS.fullmatch(wait) else 1.0))
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise SourceError("answered with an encoding that was not asked for")
 
 
 async def _paced(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -108,6 +153,8 @@ async def _paced(response: httpx.Response) -> AsyncIterator[bytes]:
             return
         spent += time.monotonic() - asked
         came += len(data)
-        if spent > PATIENT_SECONDS and came < SLOWEST * spent:
-            raise SourceError(f"brought {came} bytes in {spent:.0f} s")
+        if spent > PATIENT_SECONDS:
+            if came < SLOWEST * spent:
+                raise SourceError(f"brought only {came} bytes in {spent:.1f} s")
+            spent, came = 0.0, 0
         yield data

@@ -12,11 +12,9 @@ from intelnav.domain.advert import Address
 from intelnav.domain.errors import ContentError
 from intelnav.net.ranges import Missing, SourceError, read_range, read_whole
 from intelnav.store.extents import Located, in_file
-from intelnav.store.gguf_reader import MAX_HEADER, parse_header
+from intelnav.store.gguf import encode_header
+from intelnav.store.gguf_reader import parse_header
 from intelnav.store.manifest import MAX_MANIFEST, Blob, Manifest
-
-# The first part of a remote GGUF that is read for its header; doubled as long as that is not all.
-FIRST_HEADER = 256 * 1024
 
 
 class Source(Protocol):
@@ -34,7 +32,7 @@ class Source(Protocol):
 
 
 class PeerSource:
-    """A node's chunk server."""
+    """A node's chunk server. It has no reason to send anybody elsewhere, so redirects are not followed."""
 
     def __init__(self, client: httpx.AsyncClient, address: Address) -> None:
         self.name = f"http://{address}"
@@ -42,11 +40,13 @@ class PeerSource:
 
     async def manifest(self, cid: str) -> bytes:
         """See `Source`."""
-        return await read_whole(self._client, f"{self.name}/v1/models/{cid}/manifest", MAX_MANIFEST)
+        url = f"{self.name}/v1/models/{cid}/manifest"
+        return await read_whole(self._client, url, MAX_MANIFEST, redirects=0)
 
     def read(self, blob: Blob, start: int, end: int) -> AsyncGenerator[bytes]:
         """See `Source`."""
-        return read_range(self._client, f"{self.name}/v1/blobs/{blob.cid}", start, end)
+        url = f"{self.name}/v1/blobs/{blob.cid}"
+        return read_range(self._client, url, start, end, redirects=0)
 
 
 class OriginSource:
@@ -56,7 +56,8 @@ class OriginSource:
         self.name = url
         self._client = client
         self._manifest = manifest
-        self._places: dict[str, Located] | None = None
+        self._header = b""
+        self._places: dict[str, Located] = {}
         self._reading = anyio.Lock()
 
     async def manifest(self, cid: str) -> bytes:
@@ -66,33 +67,46 @@ class OriginSource:
     async def read(self, blob: Blob, start: int, end: int) -> AsyncGenerator[bytes]:
         """See `Source`."""
         async with self._reading:
-            if self._places is None:
-                self._places = await self._header()
+            if not self._places:
+                await self._read_header()
         at = 0
         for extent in self._places[blob.cid].extents:
-            first, last = max(start - at, 0), min(end - at, extent.length)
+            first, last = extent.offset + max(start - at, 0), extent.offset + min(end - at, extent.length)
             at += extent.length
             if first >= last:
                 continue
             if extent.path is None:
                 yield bytes(last - first)
-                continue
-            place = extent.offset + first, extent.offset + last
-            async with aclosing(read_range(self._client, self.name, *place)) as parts:
+            elif last <= len(self._header):
+                yield self._header[first:last]
+            else:
+                async with aclosing(self._range(first, last)) as parts:
+                    async for data in parts:
+                        yield data
+
+    async def _read_header(self) -> None:
+        """Learn where each blob lies in the remote file; SourceError if that is not the manifest's."""
+        size, header = self._manifest.file.size, bytearray()
+        # Just as much as the file that the manifest was made from has.
+        async with aclosing(self._range(0, min(size, _header_bytes(self._manifest)))) as parts:
+            async for data in parts:
+                header += data
+        self._header = bytes(header)
+        try:
+            self._places = in_file(self._manifest, parse_header(self._header, size), Path(self.name))
+        except ContentError as error:
+            raise SourceError(f"is not the file of this model: {error}") from None
+
+    async def _range(self, start: int, end: int) -> AsyncGenerator[bytes]:
+        try:
+            async with aclosing(read_range(self._client, self.name, start, end)) as parts:
                 async for data in parts:
                     yield data
+        except Missing:
+            # It is one file: without it there is nothing else to ask for.
+            raise SourceError("is not there") from None
 
-    async def _header(self) -> dict[str, Located]:
-        """Where each blob lies in the remote file; SourceError if that is not the manifest's."""
-        data, size = b"", self._manifest.file.size
-        wanted = min(FIRST_HEADER + self._manifest.metadata.size + self._manifest.tokenizer.size, size)
-        while True:
-            async with aclosing(read_range(self._client, self.name, len(data), wanted)) as parts:
-                async for part in parts:
-                    data += part
-            try:
-                return in_file(self._manifest, parse_header(data, size), Path(self.name))
-            except ContentError as error:
-                if wanted >= min(size, MAX_HEADER) or "past the end" not in str(error):
-                    raise SourceError(f"is not the file of this model: {error}") from None
-            wanted = min(2 * wanted, size, MAX_HEADER)
+
+def _header_bytes(manifest: Manifest) -> int:
+    tensors = (tensor for entry in manifest.bundles for tensor in entry.bundle.tensors)
+    return len(encode_header({}, tensors, 1)) + manifest.metadata.size + manifest.tokenizer.size

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import agreement, crowd, hops, memory, speed, wire
+from tests.bench import agreement, crowd, fetch, hops, memory, speed, wire
 from tests.bench.results import FILE, merge
 
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "memory": memory.measure,
     "agreement": agreement.measure,
     "crowd": crowd.measure,
+    "fetch": fetch.measure,
 }
 # A chain hands over between processes at every token, so it loses more to busy cores than one process does.
 BUSY = 0.5
