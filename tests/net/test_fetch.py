@@ -426,11 +426,11 @@ async def test_cancelled_it_keeps_what_came(
     web_client: httpx.AsyncClient, seeder: Store, store: Store, manifest: Manifest
 ) -> None:
     wanted = bundles(manifest, MIDDLE)
-    async with chunk_server(seeder, ChunkLimits(bytes_per_second=10 << 20)) as (service, address):
+    async with chunk_server(seeder, ChunkLimits(bytes_per_second=10 << 20)) as (_, address):
         sources, progress = [PeerSource(web_client, address)], Progress()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(fetch, store, manifest, sources, progress, MIDDLE)
-            while progress.done < wanted // 3:
+            while progress.done < wanted // 3:  # noqa: ASYNC110 - progress is looked at, it tells nobody
                 await anyio.sleep(0.005)
             tasks.cancel_scope.cancel()
         had = progress.done
@@ -490,7 +490,7 @@ async def test_a_disk_that_fills_up_meanwhile(
                 sources, progress = [PeerSource(web_client, address)], Progress()
 
                 async def fill() -> None:
-                    while not progress.done:
+                    while not progress.done:  # noqa: ASYNC110 - as above
                         await anyio.sleep(0.001)
                     (tmp_path / "disk" / "other").write_bytes(bytes(10 << 20))
 
