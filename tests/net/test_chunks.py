@@ -32,6 +32,14 @@ def block(manifest: Manifest) -> str:
     return next(entry.blob.cid for entry in manifest.bundles if entry.bundle.name == "blk.8")
 
 
+@pytest.fixture
+def large(manifest: Manifest) -> str:
+    """A blob that no socket has room for."""
+    blob = next(entry.blob for entry in manifest.bundles if entry.bundle.name == "embed")
+    assert blob.size > 16 << 20
+    return blob.cid
+
+
 SIZE = 2216448
 
 
@@ -161,7 +169,7 @@ async def test_nothing_is_changed(web_client: httpx.AsyncClient, seeder: Store, 
             assert answer.status_code == 405
 
 
-async def open_answer(stack: AsyncExitStack, address: Address, block: str, local: str = "127.0.0.1") -> int:
+async def open_answer(stack: AsyncExitStack, address: Address, large: str, local: str = "127.0.0.1") -> int:
     """The status of an answer that is left open, of which no more than the head is read."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -169,38 +177,38 @@ async def open_answer(stack: AsyncExitStack, address: Address, block: str, local
         sock.connect((address.host, address.port))
         sock.setblocking(False)
         stream = await stack.enter_async_context(await anyio.abc.SocketStream.from_socket(sock.dup()))
-    await stream.send(f"GET /v1/blobs/{block} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await stream.send(f"GET /v1/blobs/{large} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     return int((await stream.receive(200)).split()[1])
 
 
 async def test_no_more_answers_at_once_than_the_limits_say(
-    web_client: httpx.AsyncClient, seeder: Store, block: str
+    web_client: httpx.AsyncClient, seeder: Store, large: str
 ) -> None:
     async with chunk_server(seeder, ChunkLimits(per_peer=3, total=5)) as (service, address):
         async with AsyncExitStack() as stack:
             for local, statuses in (("127.0.0.1", [200, 200, 200, 429]), ("127.0.0.2", [200, 200, 503])):
-                assert [await open_answer(stack, address, block, local) for _ in statuses] == statuses
-            refused = await web_client.get(f"http://{address}/v1/blobs/{block}")
+                assert [await open_answer(stack, address, large, local) for _ in statuses] == statuses
+            refused = await web_client.get(f"http://{address}/v1/blobs/{large}")
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             assert "at once" in refused.json()["error"]
             # What takes no place is answered all the same.
-            assert (await web_client.head(f"http://{address}/v1/blobs/{block}")).status_code == 200
+            assert (await web_client.head(f"http://{address}/v1/blobs/{large}")).status_code == 200
         # Places are free again as soon as those have left.
         with anyio.fail_after(10):
-            while service._busy:
+            while service._busy:  # noqa: ASYNC110 - nothing tells when a server sees that a client left
                 await anyio.sleep(0.01)
-        assert (await web_client.get(f"http://{address}/v1/blobs/{block}")).status_code == 200
+        assert (await web_client.get(f"http://{address}/v1/blobs/{large}")).status_code == 200
         assert not service._busy
 
 
 async def test_many_requests_at_one_moment_do_not_get_past_the_limit(
-    web_client: httpx.AsyncClient, seeder: Store, block: str
+    web_client: httpx.AsyncClient, seeder: Store, large: str
 ) -> None:
     async with chunk_server(seeder, ChunkLimits(per_peer=3)) as (_, address), AsyncExitStack() as stack:
         statuses = []
 
         async def ask() -> None:
-            statuses.append(await open_answer(stack, address, block))
+            statuses.append(await open_answer(stack, address, large))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
@@ -209,14 +217,14 @@ async def test_many_requests_at_one_moment_do_not_get_past_the_limit(
 
 
 async def test_slow_readers_do_not_block_others(
-    web_client: httpx.AsyncClient, seeder: Store, block: str
+    web_client: httpx.AsyncClient, seeder: Store, large: str
 ) -> None:
     async with chunk_server(seeder) as (_, address), AsyncExitStack() as stack:
         for number in range(40):
-            assert await open_answer(stack, address, block, f"127.0.0.{2 + number}") == 200
+            assert await open_answer(stack, address, large, f"127.0.0.{2 + number}") == 200
         with anyio.fail_after(10):
-            answer = await web_client.get(f"http://{address}/v1/blobs/{block}")
-        assert answer.content == content(seeder, block)
+            answer = await web_client.get(f"http://{address}/v1/blobs/{large}")
+        assert answer.content == content(seeder, large)
 
 
 async def test_all_answers_together_keep_to_the_rate(
