@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from math import exp
 from typing import Any
 
-from intelnav.dht.datagrams import Answer, decode, id_of, is_request
+from intelnav.dht.datagrams import Answer, Request, decode, id_of, is_request
 from tests.sim.clock import VirtualLoop
 
 Place = tuple[str, int]
@@ -27,6 +27,7 @@ class Tally:
     """What one node's doing cost: datagrams and their UDP payload, in both directions, and how far it had to walk."""
 
     requests: int = 0
+    pages: int = 0
     datagrams: int = 0
     octets: int = 0
     rounds: int = 0
@@ -133,6 +134,9 @@ class Network:
             if tally is not None:
                 self._under_way[id_of(data)] = tally
                 tally.requests += 1
+                content = decode(data).content
+                assert isinstance(content, Request)
+                tally.pages += content.query == "page"
                 tally.rounds = max(tally.rounds, tally.depths.setdefault(target, 1))
         else:
             tally = self._under_way.get(id_of(data))

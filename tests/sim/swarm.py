@@ -22,7 +22,7 @@ JOINS_PER_SECOND = 20.0
 HOSTED = 10
 RANGES = (LayerRange(8, 15), LayerRange(15, 22), LayerRange(22, 30))
 LAYERS = LayerRange(8, 30)
-HOSTS_PER_RANGE = 7
+HOSTS_PER_RANGE = 5
 BEFORE, AGAIN = 0.0, 0.5
 
 
@@ -84,10 +84,15 @@ class Swarm:
             member.hosts = hosted
 
     async def join(self) -> None:
-        """All join over the same bootstrap addresses, one after the other."""
+        """All join over the same bootstrap addresses, one after the other; then each that can be reached looks around.
+
+        A node behind a NAT does that too, but no one else's table gains by it.
+        """
         for member in self.members:
             await member.node.listen(Address(*member.place))
         await self.spread(self.members, JOINS_PER_SECOND, lambda member: member.upkeep.join())
+        servers = [member for member in self.members if not member.is_client]
+        await self.spread(servers, JOINS_PER_SECOND, lambda member: member.upkeep.refresh())
 
     async def announce(self, load: float) -> list[Tally]:
         """Every living host says what it serves; what each of them paid for that."""
