@@ -1,4 +1,4 @@
-"""A network of datagrams on a virtual clock: they take their time, some are lost, and NATs let in only who was asked."""
+"""A network of datagrams on a virtual clock: some are lost, and NATs let in only whom their node has asked."""
 
 import asyncio
 import random
@@ -24,11 +24,13 @@ _PAIRS = 1 << 16
 
 @dataclass
 class Tally:
-    """What one node's doing cost: datagrams and their UDP payload, in both directions, and how far it had to walk."""
+    """What one node's doing cost, in both directions: datagrams, those of them for further pages, and UDP payload.
 
-    requests: int = 0
-    pages: int = 0
+    `rounds` is how far it had to walk: how many answers one after the other named the next to ask.
+    """
+
     datagrams: int = 0
+    for_pages: int = 0
     octets: int = 0
     rounds: int = 0
     depths: dict[Place, int] = field(default_factory=dict)
@@ -37,7 +39,9 @@ class Tally:
 class _Transport(asyncio.DatagramTransport):
     """A socket in the network; `is_behind_nat` says whether only who it sent to lately may send to it."""
 
-    def __init__(self, network: "Network", protocol: asyncio.DatagramProtocol, place: Place, nat: bool) -> None:
+    def __init__(
+        self, network: "Network", protocol: asyncio.DatagramProtocol, place: Place, nat: bool
+    ) -> None:
         super().__init__({"sockname": place})
         self.network, self.protocol, self.place = network, protocol, place
         self.number = len(network.sockets)
@@ -66,7 +70,7 @@ class Network:
         self._delays = [half * exp(self._chance.gauss(0, ROUND_TRIP_SIGMA)) for _ in range(_PAIRS)]
         self._hosts: set[str] = set()
         self._watched: dict[Place, Tally] = {}
-        self._under_way: dict[bytes, Tally] = {}
+        self._under_way: dict[bytes, tuple[Tally, bool]] = {}
         loop.endpoint = self._open
 
     def new_place(self, *, nat: bool) -> Place:
@@ -94,7 +98,7 @@ class Network:
             yield tally
         finally:
             del self._watched[place]
-            for request in [request for request, each in self._under_way.items() if each is tally]:
+            for request in [request for request, (each, _) in self._under_way.items() if each is tally]:
                 del self._under_way[request]
 
     def carry(self, source: _Transport, target: Place, data: bytes) -> None:
@@ -129,20 +133,18 @@ class Network:
         there.protocol.datagram_received(data, source)
 
     def _count(self, source: Place, target: Place, data: bytes) -> Tally | None:
-        if is_request(data):
-            tally = self._watched.get(source)
-            if tally is not None:
-                self._under_way[id_of(data)] = tally
-                tally.requests += 1
-                content = decode(data).content
-                assert isinstance(content, Request)
-                tally.pages += content.query == "page"
-                tally.rounds = max(tally.rounds, tally.depths.setdefault(target, 1))
-        else:
-            tally = self._under_way.get(id_of(data))
-        if tally is not None:
-            tally.datagrams += 1
-            tally.octets += len(data)
+        request = id_of(data)
+        if is_request(data) and (tally := self._watched.get(source)) is not None:
+            content = decode(data).content
+            assert isinstance(content, Request)
+            self._under_way[request] = tally, content.query == "page"
+            tally.rounds = max(tally.rounds, tally.depths.setdefault(target, 1))
+        if request not in self._under_way:
+            return None
+        tally, is_page = self._under_way[request]
+        tally.datagrams += 1
+        tally.for_pages += is_page
+        tally.octets += len(data)
         return tally
 
     def _trace(self, tally: Tally, source: Place, data: bytes) -> None:
