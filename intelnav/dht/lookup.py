@@ -31,14 +31,16 @@ _GOLDEN = 0x9E3779B97F4A7C15
 class LookupLimits:
     """`wanted` nodes nearest to the target are to answer, with `parallel` requests under way.
 
-    A node that says nothing for `patience` seconds no longer counts, but while nobody at all has answered, all of them
-    have `last_patience`. Whatever others answer, a lookup ends after `requests` requests or `seconds`, and takes at
-    most `accepted` contacts from one answer.
+    A node that says nothing for a while no longer counts: twice as long as the slowest answer so far took, but at least
+    `least_patience` and at most `patience`, in seconds. While nobody at all has answered, all have `last_patience`.
+    Whatever others answer, a lookup ends after `requests` requests or `seconds`, and takes at most `accepted` contacts
+    from one answer.
     """
 
     wanted: int = 8
     parallel: int = 5
     patience: float = 0.4
+    least_patience: float = 0.15
     last_patience: float = 2.0
     requests: int = 60
     seconds: float = 5.0
@@ -125,7 +127,9 @@ class Lookup:
         self._asked: dict[int, _Due] = {}
         self._waiting: dict[int, float] = {}
         self._pages: list[_Due] = []
-        self._answers = 0
+        self._sent: dict[int, float] = {}
+        self._slowest: float | None = None
+        self._patience = self._limits.patience
         self._read: set[bytes] = set()
         for contact in start:
             self._consider(contact)
@@ -148,9 +152,10 @@ class Lookup:
             if due.cursor is None:
                 due.candidate.state = "asked"
             else:
-                self._pages.remove(due)
+                self._pages.pop(0)
             self._asked[self.requests] = due
-            self._waiting[self.requests] = min(now + self._limits.patience, self._ends)
+            self._sent[self.requests] = now
+            self._waiting[self.requests] = min(now + self._patience, self._ends)
             asks.append(self._ask(due))
             self.requests += 1
         return asks
@@ -165,7 +170,7 @@ class Lookup:
         if due is None or now >= self._ends:
             return
         self._waiting.pop(number, None)
-        self._answers += 1
+        self._learn(now - self._sent[number])
         candidate = due.candidate
         candidate.state = "answered"
         candidate.token = answer.token or candidate.token
@@ -211,6 +216,11 @@ class Lookup:
         self._candidates[contact.key] = _Candidate(contact)
         insort(self._order, (contact.place ^ self._place, contact.key))
 
+    def _learn(self, seconds: float) -> None:
+        """An answer took so long: others are given twice the longest time so far."""
+        self._slowest = max(self._slowest or 0.0, seconds)
+        self._patience = min(self._limits.patience, max(self._limits.least_patience, 2 * self._slowest))
+
     def _give_up(self, number: int, now: float) -> None:
         due = self._asked[number]
         if due.cursor is not None:
@@ -218,7 +228,7 @@ class Lookup:
                 self._pages.append(_Due(due.candidate, due.cursor, due.digest, repeated=True))
         elif due.candidate.state == "asked":
             due.candidate.state = "late"
-        if not self._answers and now < self._late_until and self._next() is None:
+        if self._slowest is None and now < self._late_until and self._next() is None:
             # Nobody else is left to ask: all may be far away rather than dead.
             self._waiting[number] = self._late_until
         else:

@@ -14,6 +14,7 @@ from intelnav.domain.identity import PeerId
 
 CURSOR_BYTES = 16
 _HALF = CURSOR_BYTES // 2
+_SPARE_EXPIRIES = 1024
 # The digest that stands for none at all.
 NO_RECORDS = bytes(_HALF)
 
@@ -67,6 +68,7 @@ class Storage:
         self._owners: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
         self._expiry: list[tuple[int, bytes, PeerId, int]] = []
+        self._expiry_limit = _SPARE_EXPIRIES
 
     def __len__(self) -> int:
         return sum(map(len, self._keys.values()))
@@ -123,6 +125,8 @@ class Storage:
         self._networks[entry.network] += 1
         self._digests.pop(record.key, None)
         heappush(self._expiry, (record.expires, record.key, record.peer, record.seq))
+        if len(self._expiry) > self._expiry_limit:
+            self._forget_replaced()
 
     def page(self, key: bytes, cursor: bytes, room: int, now: float) -> Page:
         """Records under `key` from `cursor` on, as many as fit in `room` bytes, at least one if there is any.
@@ -163,6 +167,15 @@ class Storage:
             kept = self._keys.get(key, {}).get(peer)
             if kept is not None and kept.record.seq == seq:
                 self._drop(key, peer)
+
+    def _forget_replaced(self) -> None:
+        """Without this, one peer that announces all the time would fill the list of what is to expire."""
+        self._expiry = sorted(
+            (each.record.expires, key, peer, each.record.seq)
+            for key, kept in self._keys.items()
+            for peer, each in kept.items()
+        )
+        self._expiry_limit = 2 * len(self._expiry) + _SPARE_EXPIRIES
 
     def _drop(self, key: bytes, peer: PeerId) -> None:
         entry = self._keys[key].pop(peer)

@@ -77,4 +77,6 @@ def _read(path: Path) -> list[Contact]:
 
 def _contact(entry: Any) -> Contact:
     peer, host, port = entry
+    if not isinstance(host, str):
+        raise ValueError("a host is text")
     return Contact(PeerId.parse(peer).key, *unpack_address(pack_address(host, port)))

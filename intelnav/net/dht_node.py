@@ -39,9 +39,10 @@ _DOUBTS = 1 / 16
 class DhtSettings:
     """The DHT's times, in seconds, and limits; the defaults are those of docs/protocol.md.
 
-    Every `rejoin_seconds` the bootstrap addresses and `rejoin_contacts` known contacts that are in no bucket are tried
-    again; every `refresh_seconds` the neighbourhood and one bucket are looked up. A record is sent once more if its
-    holder says nothing for `add_seconds`. `join_seconds` is how long the start waits for anybody.
+    Every `rejoin_seconds` some `rejoin_contacts` that are in no bucket are tried again, of those who answered once and
+    the bootstrap addresses; every `refresh_seconds` all of these addresses, and the neighbourhood and one bucket are
+    looked up. A record is sent once more if its holder says nothing for `add_seconds`. `join_seconds` is how long the
+    start waits for anybody.
     """
 
     lookup: LookupLimits = field(default_factory=LookupLimits)
@@ -50,7 +51,7 @@ class DhtSettings:
     add_seconds: float = 0.6
     join_seconds: float = 2.0
     rejoin_seconds: float = 30.0
-    rejoin_contacts: int = 8
+    rejoin_contacts: int = 3
     refresh_seconds: float = 300.0
     save_seconds: float = 60.0
     requests_per_second: float = 100.0
@@ -207,6 +208,9 @@ class DhtNode:
     def _unheard(self, contact: Contact) -> None:
         self.table.failed(contact)
         self._silences.silent(contact.address, asyncio.get_running_loop().time())
+        if contact in self.table:
+            # One lost datagram must not cost it its place, and no lookup asks it until it answers.
+            self.ping(contact.address, contact.key)
 
     def _keep(self, record: Record, holders: Sequence[Holder]) -> bool:
         """Keep an own record here as well, if this node is one of the nearest and others can ask it."""

@@ -30,6 +30,8 @@ class Table:
         self._me = Node(node_id(own))
         self._table = RoutingTable(None, BUCKET, self._me)
         self._failures: Counter[bytes] = Counter()
+        # Those that are passed on, until something changes: every request asks for them.
+        self._good: list[Contact] | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self._table.buckets))
@@ -44,9 +46,9 @@ class Table:
 
     def nearest(self, target: bytes, count: int) -> list[Contact]:
         """The contacts nearest to `target` that did not fail lately, nearest first."""
-        return nearest(
-            (contact for contact in self.contacts() if contact.id not in self._failures), target, count
-        )
+        if self._good is None:
+            self._good = [contact for contact in self.contacts() if contact.id not in self._failures]
+        return nearest(self._good, target, count)
 
     def has_room(self, contact: Contact) -> bool:
         """Whether an unknown contact would enter a bucket rather than wait for a place in it."""
@@ -57,7 +59,13 @@ class Table:
         """A contact that answered. If its bucket is full, it waits; the one to ping, which may be dead, is returned."""
         if contact.key == self._own:
             return None
+        if contact in self and contact.id not in self._failures:
+            # It moves to the end of its bucket, behind those that were not heard for longer.
+            bucket = self._bucket(contact)
+            bucket.add_node(bucket[contact.id])
+            return None
         self._failures.pop(contact.id, None)
+        self._good = None
         node = Node(contact.id, contact.host, contact.port)
         node.contact = contact
         while self._fits(bucket := self._bucket(contact), contact):
@@ -73,6 +81,7 @@ class Table:
         """It did not answer. One that waits for its place takes it when it is gone."""
         if contact not in self:
             return
+        self._good = None
         self._failures[contact.id] += 1
         if self._failures[contact.id] >= FAILURES:
             del self._failures[contact.id]

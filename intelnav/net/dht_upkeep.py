@@ -36,26 +36,22 @@ class Upkeep:
             self._node.known.save()
 
     async def join(self) -> None:
-        """Try who is not in the table: bootstrap addresses and known contacts. If one answers, look around.
+        """Try some who are not in the table, bootstrap addresses and known contacts. If one answers, look around.
 
         A node that is alone tries all of them. Returns when that is done, or after `join_seconds` if nobody answers.
         """
         node = self._node
-        present = {contact.address for contact in node.table.contacts()}
-        if node.reach.bound is not None:
-            present.add((node.reach.bound.host, node.reach.bound.port))
-        strangers = [contact for contact in node.known.all() if contact.address not in present]
-        some = self._settings.rejoin_contacts if len(node.table) else len(strangers)
+        present = self._present()
+        strangers: list[tuple[tuple[str, int], bytes | None]] = [
+            (contact.address, contact.key) for contact in node.known.all() if contact.address not in present
+        ]
+        strangers += [(address, None) for address in await self._resolved() if address not in present]
+        if len(node.table):
+            strangers = random.sample(strangers, min(self._settings.rejoin_contacts, len(strangers)))
         heard = asyncio.Event()
-        asked = 0
-        for contact in random.sample(strangers, min(some, len(strangers))):
-            node.ping(contact.address, contact.key, heard.set)
-            asked += 1
-        for address in await self._resolved():
-            if address not in present:
-                node.ping(address, None, heard.set)
-                asked += 1
-        if asked:
+        for address, key in strangers:
+            node.ping(address, key, heard.set)
+        if strangers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.join_seconds):
                     await heard.wait()
@@ -63,10 +59,21 @@ class Upkeep:
 
     async def refresh(self) -> None:
         """Look up the own neighbourhood, and a place in one of the buckets, so that each is visited in time."""
+        present = self._present()
+        for address in await self._resolved():
+            if address not in present:
+                self._node.ping(address, None)
         await self._node.lookup(self._node.id, records=False)
         low, high = random.choice(self._node.table.buckets())
         place = random.randint(low, min(high, _HIGHEST))
         await self._node.lookup(place.to_bytes(KEY_BYTES, "big"), records=False)
+
+    def _present(self) -> set[tuple[str, int]]:
+        """The addresses that need not be tried: those in the table, and the own one."""
+        present = {contact.address for contact in self._node.table.contacts()}
+        if self._node.reach.bound is not None:
+            present.add((self._node.reach.bound.host, self._node.reach.bound.port))
+        return present
 
     async def _resolved(self) -> list[tuple[str, int]]:
         """The bootstrap addresses as numbers; a name that has none right now is left out."""

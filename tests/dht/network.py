@@ -76,7 +76,8 @@ class Network:
         self, asker: Member, target: bytes, *, records: bool = True, limits: LookupLimits | None = None
     ) -> tuple[Lookup, float]:
         """The finished lookup and the seconds it took."""
-        now, events, self.datagrams = 0.0, [], 0
+        now, self.datagrams = 0.0, 0
+        events: list[tuple[float, int, int, Answer]] = []
         lookup = Lookup(
             target,
             nearest(asker.table, target, 16),

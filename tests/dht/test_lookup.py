@@ -77,6 +77,21 @@ def test_a_slow_network_is_not_taken_for_a_dead_one() -> None:
     assert seconds < 5.0
 
 
+def test_patience_follows_how_fast_others_answer() -> None:
+    contacts = [Contact(bytes([n]) * 32, f"10.0.0.{n}", 1) for n in range(1, 17)]
+    limits = LookupLimits(parallel=1)
+    lookup = Lookup(KEY, contacts, 0.0, own=b"o" * 32, limits=limits)
+    now, waits = 0.0, []
+    for took in (0.01, 0.12, 0.05, 0.3):
+        [ask] = lookup.asks(now)
+        waits.append(round((lookup.wake_at() or 0.0) - now, 3))
+        now += took
+        lookup.answered(ask.number, Answer(YOU), now)
+    lookup.asks(now)
+    waits.append(round((lookup.wake_at() or 0.0) - now, 3))
+    assert waits == [0.4, 0.15, 0.24, 0.24, 0.4]
+
+
 def test_nobody_to_ask_ends_at_once() -> None:
     lookup = Lookup(KEY, [], 0.0, own=b"o" * 32)
     assert lookup.asks(0.0) == []

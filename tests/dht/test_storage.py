@@ -88,6 +88,18 @@ def test_records_expire_and_leave_nothing() -> None:
     assert storage.page(KEY, bytes(16), 960, NOW + 30) == Page((), None, NO_RECORDS)
 
 
+def test_a_peer_that_announces_all_the_time_takes_no_more_room() -> None:
+    storage = Storage(OWN)
+    storage.add(record(2, lives=100), HOST, NOW)
+    for seq in range(3000):
+        storage.add(record(1, seq=seq, lives=50), HOST, NOW)
+    assert len(storage._expiry) < 1100
+    storage.expire(NOW + 50)
+    assert [each.peer for each in storage.records(KEY, NOW + 50)] == [peer(2).peer]
+    storage.expire(NOW + 100)
+    assert len(storage) == 0
+
+
 @given(st.integers(0, 40), st.binary(min_size=8, max_size=8), st.integers(0, 1500))
 def test_pages_show_everything_once(count: int, seed: bytes, room: int) -> None:
     storage = Storage(OWN)

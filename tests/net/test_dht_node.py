@@ -1,0 +1,274 @@
+"""What holds of a running node of the DHT, whoever else is there: real datagrams on loopback."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from intelnav.dht.contacts import Contact
+from intelnav.dht.datagrams import Answer, Request, encode_answer, encode_request
+from intelnav.dht.keys import MODELS_KEY, model_key
+from intelnav.dht.records import MAX_RECORD, Offer, Record, encode_record
+from intelnav.dht.storage import StorageLimits
+from intelnav.domain.advert import Address
+from intelnav.domain.errors import ConfigError
+from intelnav.domain.identity import Identity
+from intelnav.domain.slice import LayerRange
+from intelnav.net.dht_node import DhtNode, DhtSettings
+from tests.dht_nodes import MakeHost, dht_hosts
+from tests.dht_stranger import Stranger, stranger
+
+pytestmark = pytest.mark.anyio
+
+KEY = model_key("b3-x")
+# One moment for all, so that a record made twice is the same record.
+BORN = int(time.time())
+OFFER = Offer((Address("127.0.0.1", 7717),), (LayerRange(0, 6),))
+# For tests of what is kept, rather than of how much is looked at.
+PATIENT = DhtSettings(requests_per_second=1e6, request_burst=1e6)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[MakeHost]:
+    async with dht_hosts() as make:
+        yield make
+
+
+def signed(number: int, *, seq: int = 1, key: bytes = KEY, offer: Offer = OFFER, lives: int = 1800) -> Record:
+    identity = Identity(number.to_bytes(32, "big"))
+    return encode_record(identity, key, offer, seq=seq, expires=BORN + lives)
+
+
+async def token_for(one: Stranger, at: Address) -> bytes:
+    answer = await one.ask(Request("find", KEY), at)
+    assert answer.token is not None
+    return answer.token
+
+
+async def add(
+    one: Stranger, at: Address, data: bytes, key: bytes = KEY, token: bytes | None = None
+) -> str | None:
+    token = await token_for(one, at) if token is None else token
+    return (await one.ask(Request("add", key, record=data, token=token), at)).stored
+
+
+async def test_a_record_put_by_one_is_got_by_another(host: MakeHost) -> None:
+    first = await host()
+    second, third = await host([first.address]), await host([first.address])
+    assert await second.node.put(signed(7)) == 3
+    assert await third.node.get(KEY) == [signed(7)]
+    assert await third.node.get(MODELS_KEY) == []
+
+
+async def test_a_port_that_is_taken_is_an_error_that_says_so(host: MakeHost) -> None:
+    taken = (await host()).address
+    node = DhtNode(Identity(b"x" * 32))
+    with pytest.raises(ConfigError, match="choose a free port"):
+        await node.listen(taken)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        await node.listen(Address("no.such.host.invalid", 0))
+    node.close()
+
+
+async def test_bad_adverts_are_neither_kept_nor_passed_on_nor_used(host: MakeHost) -> None:
+    first = await host()
+    reader = await host([first.address])
+    async with stranger(666) as bad:
+        assert await add(bad, first.address, signed(1, seq=5).data) == "kept"
+        forged = signed(2).data.replace(Identity((2).to_bytes(32, "big")).peer.key, bad.identity.peer.key)
+        oversized = signed(2).data + bytes(MAX_RECORD + 1 - len(signed(2).data))
+        cases = {
+            "forged": forged,
+            "replayed": signed(1, seq=4).data,
+            "of the same seq": signed(1, seq=5, offer=Offer()).data,
+            "expired": signed(2, lives=-1).data,
+            "too far ahead": signed(2, lives=3600).data,
+            "under a foreign key": signed(2, key=MODELS_KEY, offer=Offer()).data,
+            "rubbish": os.urandom(200),
+        }
+        for name, data in cases.items():
+            assert await add(bad, first.address, data) == "refused", name
+        # This one is no valid request at all: nothing comes back.
+        token = await token_for(bad, first.address)
+        bad.send(
+            encode_request(bad.identity, b"12345678", Request("add", KEY, record=oversized, token=token)),
+            first.address,
+        )
+        assert await add(bad, first.address, signed(3).data, token=b"no token") == "token"
+        page = await bad.ask(Request("get", KEY, bytes(16)), first.address)
+    assert page.records == (signed(1, seq=5).data,)
+    assert [each.seq for each in await reader.node.get(KEY)] == [5]
+    assert len(first.node.storage) == 1
+
+
+async def test_a_hostile_holders_records_are_not_used(host: MakeHost) -> None:
+    victim = await host()
+    good = signed(1)
+    forged = signed(2).data.replace(Identity((2).to_bytes(32, "big")).peer.key, b"f" * 32)
+    shown = (forged, signed(3, lives=-1).data, signed(4, key=MODELS_KEY, offer=Offer()).data, good.data)
+
+    def reply(request: Request, sender: tuple[str, int]) -> Answer:
+        return Answer(sender, bytes(8), records=shown if request.query == "get" else (), digest=b"12345678")
+
+    async with stranger(666, reply=reply) as bad:
+        victim.node.ping((bad.address.host, bad.address.port), None)
+        await bad.ask(Request("ping"), victim.address)
+        assert await victim.node.get(KEY) == [good]
+
+
+async def test_ten_thousand_adverts_from_one_host_crowd_out_nobody(host: MakeHost) -> None:
+    first = await host(settings=PATIENT)
+    async with stranger(1) as honest, stranger(666, host="127.0.1.1") as flood:
+        for number in range(1, 6):
+            assert await add(honest, first.address, signed(number).data) == "kept"
+        token = await token_for(flood, first.address)
+        outcomes: list[str | None] = []
+        for start in range(1000, 11_000, 100):
+            requests = (
+                flood.ask(Request("add", KEY, record=signed(number).data, token=token), first.address)
+                for number in range(start, start + 100)
+            )
+            outcomes += [answer.stored for answer in await asyncio.gather(*requests)]
+        assert outcomes.count("kept") == StorageLimits().key_network
+        assert outcomes.count("busy") == 10_000 - StorageLimits().key_network
+        for number in range(6, 20):
+            assert await add(honest, first.address, signed(number).data) == "kept"
+    kept = {each.peer for each in first.node.storage.records(KEY, time.time())}
+    assert {signed(number).peer for number in range(1, 20)} <= kept
+    assert len(kept) == 19 + StorageLimits().key_network
+
+
+async def test_a_flood_is_not_looked_at_beyond_its_rate(host: MakeHost) -> None:
+    settings = DhtSettings(requests_per_second=1.0, request_burst=20.0)
+    first = await host(settings=settings)
+    async with stranger(1) as honest, stranger(666, host="127.0.1.1") as flood:
+        # No more than a socket's buffer holds, or the honest one's would be lost before the node sees it.
+        for _ in range(60):
+            flood.send(encode_request(flood.identity, os.urandom(8), Request("ping")), first.address)
+        await honest.ask(Request("ping"), first.address)
+        await honest.ask(Request("ping"), first.address)
+        # Twenty answers, perhaps one or two more for the time it took, and a ping back.
+        assert 20 * 150 < flood.bytes_received < 25 * 250 + 700
+
+
+@pytest.mark.parametrize("is_client", [False, True])
+async def test_nobody_gets_more_than_twice_what_he_sent_unproven(host: MakeHost, is_client: bool) -> None:
+    first = await host(settings=PATIENT)
+    others = [await host([first.address]) for _ in range(12)]
+    for number in range(1, 31):
+        await others[0].node.put(signed(number, offer=Offer(OFFER.addresses, OFFER.slices * 20)))
+    async with stranger(1) as witness, stranger(666, host="127.0.1.1") as silent:
+        sent = [
+            Request("ping", client=is_client),
+            Request("find", KEY, client=is_client),
+            Request("get", KEY, bytes(16), client=is_client),
+            Request("page", KEY, bytes(16), client=is_client),
+            Request("add", KEY, record=signed(99).data, token=bytes(8), client=is_client),
+        ]
+        for request in sent * 5:
+            before = silent.bytes_sent, silent.bytes_received
+            data = encode_request(silent.identity, os.urandom(8), request)
+            for variant in (data, data[:599], data[:108], data + b"\0", os.urandom(len(data)), b"IN1?"):
+                silent.send(variant, first.address)
+            # Its own answers come after everything that was due to the silent one.
+            await witness.ask(Request("ping"), first.address)
+            await witness.ask(Request("ping"), first.address)
+            assert silent.bytes_received <= 2 * silent.bytes_sent
+            assert silent.bytes_received > before[1]
+        assert silent.bytes_received > 5 * 5 * 150
+
+
+async def test_who_does_not_answer_enters_no_table(host: MakeHost) -> None:
+    first = await host()
+    async with stranger(1) as silent:
+        for _ in range(3):
+            await silent.ask(Request("find", KEY), first.address)
+        assert any(request.query == "ping" for request in silent.asked)
+        assert first.node.contacts() == []
+
+
+async def test_a_client_uses_the_dht_and_enters_no_table(host: MakeHost) -> None:
+    first = await host()
+    second = await host([first.address])
+    client = await host([first.address], reachable=False)
+    assert await client.node.put(signed(5)) == 2
+    assert [each.peer for each in await second.node.get(KEY)] == [signed(5).peer]
+    assert [each.peer for each in await client.node.get(KEY)] == [signed(5).peer]
+    for other in (first, second):
+        assert client.identity.peer not in [peer for peer, _ in other.node.contacts()]
+        assert len(other.node.known) == 1
+    assert len(client.node.contacts()) == 2
+
+
+async def test_an_answer_counts_only_from_where_and_whom_it_was_asked(host: MakeHost) -> None:
+    victim = await host()
+    async with stranger(1) as asked, stranger(2) as other:
+
+        def reply(request: Request, sender: tuple[str, int]) -> bytes:
+            # Signed by another key than the one that was asked for, under the right id.
+            return encode_answer(other.identity, LAST[-1], Answer(sender))
+
+        LAST: list[bytes] = []
+        original = asked.datagram_received
+
+        def remember(data: bytes, addr: tuple[str, int]) -> None:
+            LAST.append(data[4:12])
+            other.send(encode_answer(asked.identity, data[4:12], Answer(addr)), Address(*addr))
+            original(data, addr)
+
+        asked.datagram_received = remember  # type: ignore[method-assign]
+        asked.reply = reply
+        silence = asyncio.Event()
+        victim.node.socket.ask(
+            (asked.address.host, asked.address.port),
+            asked.identity.peer.key,
+            Request("ping"),
+            lambda *_: pytest.fail("a wrong answer was taken"),
+            silence.set,
+        )
+        async with asyncio.timeout(10):
+            await silence.wait()
+        assert LAST
+
+
+@pytest.mark.parametrize("kind", ["rubbish", "fakes", "silence", "endless pages"])
+async def test_hostile_nodes_cost_a_lookup_its_bound(host: MakeHost, kind: str) -> None:
+    chance = random.Random(1)
+
+    def reply(request: Request, sender: tuple[str, int]) -> Answer | bytes | None:
+        if request.query == "ping":
+            return Answer(sender)
+        if kind == "rubbish":
+            return chance.randbytes(1000)
+        if kind == "silence":
+            return None
+        if kind == "fakes":
+            # Discard port: nobody is there.
+            fakes = (Contact(chance.randbytes(32), f"127.9.{chance.randrange(256)}.1", 9) for _ in range(22))
+            return Answer(sender, bytes(8), tuple(fakes))
+        shown = (signed(chance.randrange(1, 900)).data,)
+        return Answer(sender, bytes(8), (), shown, chance.randbytes(16), chance.randbytes(8))
+
+    first = await host()
+    good = [await host([first.address]) for _ in range(6)]
+    async with (
+        stranger(661, reply=reply) as a,
+        stranger(662, reply=reply) as b,
+        stranger(663, reply=reply) as c,
+    ):
+        for bad in (a, b, c):
+            for each in (first, *good):
+                # Asking makes them ask back, and then it is in their tables.
+                await bad.ask(Request("ping"), each.address)
+        reader = await host([first.address])
+        assert await good[0].node.put(signed(1)) >= 5
+        sent = reader.node.socket.requests_sent
+        started = time.monotonic()
+        found = await reader.node.get(KEY)
+        assert time.monotonic() - started < 5.5
+        assert reader.node.socket.requests_sent - sent <= 60 + 8
+        assert signed(1).peer in [each.peer for each in found]
+        assert sum(len(bad.asked) for bad in (a, b, c)) > 0

@@ -1,0 +1,114 @@
+"""Nodes of the DHT join, stay in touch, and find together again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from pathlib import Path
+
+import pytest
+
+from intelnav.domain.advert import Address
+from intelnav.net.dht_node import DhtSettings
+from intelnav.net.dht_socket import DhtSocket
+from tests.dht_nodes import Host, MakeHost, dht_hosts
+
+pytestmark = pytest.mark.anyio
+
+# The same upkeep, at the pace of a test.
+QUICK = DhtSettings(
+    reply_seconds=0.3, rejoin_seconds=0.2, refresh_seconds=0.2, save_seconds=0.1, join_seconds=0.5
+)
+NOBODY = Address("127.0.0.1", 9)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[MakeHost]:
+    async with dht_hosts() as make:
+        yield make
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.02)
+
+
+def knows(one: Host, others: Collection[Host]) -> bool:
+    peers = {peer for peer, _ in one.node.contacts()}
+    return peers >= {other.identity.peer for other in others if other is not one}
+
+
+def knows_none(one: Host, others: Collection[Host]) -> bool:
+    return not {peer for peer, _ in one.node.contacts()} & {other.identity.peer for other in others}
+
+
+async def test_from_one_bootstrap_address_all_get_to_know_each_other(host: MakeHost) -> None:
+    first = await host(running=True, settings=QUICK)
+    hosts = [first] + [await host([first.address], running=True, settings=QUICK) for _ in range(5)]
+    await until(lambda: all(knows(each, hosts) for each in hosts))
+    assert all(not each.node.reach.is_client for each in hosts)
+    assert hosts[1].node.reach.seen_at == hosts[1].address
+
+
+async def test_a_bootstrap_address_by_name_will_do(host: MakeHost) -> None:
+    first = await host()
+    second = await host([Address("no.such.host.invalid", 1), Address("localhost", first.address.port)])
+    assert knows(second, [first])
+
+
+async def test_who_starts_first_finds_the_others_later(host: MakeHost, tmp_path: Path) -> None:
+    second = await host()
+    port = second.address
+    second.kill()
+    early = await host([port], running=True, settings=QUICK)
+    assert early.node.contacts() == []
+    late = await host(listen=port)
+    await until(lambda: knows(early, [late]))
+
+
+async def test_the_contacts_that_were_kept_are_enough(host: MakeHost, tmp_path: Path) -> None:
+    first = await host()
+    others = [await host([first.address]) for _ in range(4)]
+    file = tmp_path / "contacts.json"
+    before = await host([first.address], contacts=file, running=True, settings=QUICK)
+    await until(file.exists)
+    await until(lambda: len(before.node.known) == 5)
+    before.node.close()
+    before.kill()
+    first.kill()
+    others[0].kill()
+    again = await host([first.address, NOBODY], contacts=file, seed=b"s" * 32)
+    assert knows(again, others[1:])
+
+
+async def test_the_dead_are_forgotten(host: MakeHost) -> None:
+    first = await host(running=True, settings=QUICK)
+    hosts = [await host([first.address], running=True, settings=QUICK) for _ in range(4)]
+    await until(lambda: all(knows(each, [first, *hosts]) for each in [first, *hosts]))
+    hosts[0].kill()
+    hosts[1].kill()
+    living = [first, *hosts[2:]]
+    await until(lambda: all(knows_none(each, hosts[:2]) for each in living))
+    assert all(knows(each, living) for each in living)
+
+
+async def test_parted_networks_grow_together_again(host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await host(running=True, settings=QUICK)
+    hosts = [first] + [await host([first.address], running=True, settings=QUICK) for _ in range(7)]
+    await until(lambda: all(knows(each, hosts) for each in hosts))
+    left, right = hosts[:4], hosts[4:]
+    sides = {id(each.node.socket): each in left for each in hosts}
+    ports = {each.address.port: each in left for each in hosts}
+    send = DhtSocket._send
+
+    def cut(self: DhtSocket, destination: tuple[str, int], data: bytes) -> None:
+        if sides[id(self)] == ports[destination[1]]:
+            send(self, destination, data)
+
+    monkeypatch.setattr(DhtSocket, "_send", cut)
+    await until(lambda: all(knows_none(each, right) for each in left))
+    await until(lambda: all(knows_none(each, left) for each in right))
+    assert all(knows(each, side) for side in (left, right) for each in side)
+    monkeypatch.setattr(DhtSocket, "_send", send)
+    await until(lambda: all(knows(each, hosts) for each in hosts))

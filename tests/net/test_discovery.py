@@ -1,0 +1,204 @@
+"""Adverts over a real DHT on loopback, and the static ones of a config."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from intelnav.dht.records import ListedModel
+from intelnav.domain.advert import Address, Advert
+from intelnav.domain.errors import PeerError
+from intelnav.domain.identity import Identity
+from intelnav.domain.slice import LayerRange
+from intelnav.net.discovery import RelayAdvert, StaticDiscovery
+from tests.dht_nodes import Host, MakeHost, dht_hosts
+
+pytestmark = pytest.mark.anyio
+
+MODEL = "b3-" + "a" * 52
+RANGES = [LayerRange(0, 8), LayerRange(8, 16), LayerRange(16, 24), LayerRange(24, 32)]
+TINY = ListedModel(MODEL, "Tiny", "llama", 32, 2**31, "Q4_K")
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[MakeHost]:
+    async with dht_hosts() as make:
+        yield make
+
+
+def advert_of(one: Host, layers: Sequence[LayerRange] = RANGES[:1], model: str = MODEL) -> Advert:
+    address = Address("127.0.0.1", one.address.port)
+    return Advert(one.identity.peer, (address,), model, tuple(layers), address, "llama.cpp/cpu", 0.25)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.01)
+
+
+async def twenty(make: MakeHost) -> list[Host]:
+    """Twenty nodes that know one bootstrap address, five hosts of each range."""
+    first = await make()
+    hosts = [first] + [await make([first.address]) for _ in range(19)]
+    for number, each in enumerate(hosts):
+        assert await each.discovery.announce(advert_of(each, [RANGES[number % 4]])) >= 5
+    return hosts
+
+
+async def test_a_newcomer_finds_all_hosts_of_all_ranges_within_a_second(host: MakeHost) -> None:
+    hosts = await twenty(host)
+    started = time.monotonic()
+    newcomer = await host([hosts[0].address])
+    found = await newcomer.discovery.providers(MODEL)
+    assert time.monotonic() - started < 1.0
+    expected = [advert_of(each, [RANGES[number % 4]]) for number, each in enumerate(hosts)]
+    assert sorted(found, key=lambda advert: advert.peer) == sorted(expected, key=lambda advert: advert.peer)
+    for layers in RANGES:
+        assert sum(layers in advert.slices for advert in found) == 5
+
+
+async def test_five_providers_of_one_key_are_all_returned(host: MakeHost) -> None:
+    first = await host()
+    hosts = [await host([first.address]) for _ in range(12)]
+    for each in hosts[:5]:
+        await each.discovery.announce(advert_of(each))
+    for each in hosts:
+        peers = {advert.peer for advert in await each.discovery.providers(MODEL)}
+        assert peers == {provider.identity.peer for provider in hosts[:5]}
+
+
+async def test_with_a_third_killed_every_lookup_returns_the_living_within_two_seconds(host: MakeHost) -> None:
+    hosts = await twenty(host)
+    # Each lookup from a node that has noticed nothing yet.
+    readers = [await host([hosts[0].address]) for _ in range(20)]
+    dead = hosts[1:20:3]
+    assert len(dead) == 7
+    for each in dead:
+        each.kill()
+    living = {each.identity.peer for each in hosts if each not in dead}
+    for reader in readers:
+        started = time.monotonic()
+        found = {advert.peer for advert in await reader.discovery.providers(MODEL)}
+        assert time.monotonic() - started < 2.0
+        assert found >= living
+
+
+async def test_what_is_withdrawn_is_gone_at_once(host: MakeHost) -> None:
+    first = await host()
+    one, other = await host([first.address]), await host([first.address])
+    for each in (one, other):
+        await each.discovery.announce(advert_of(each))
+        await each.discovery.announce(advert_of(each, model="b3-b"))
+        await each.discovery.announce_relay([each.address], 4)
+    assert len(await first.discovery.providers(MODEL)) == 2
+    await one.discovery.withdraw(MODEL)
+    assert [advert.peer for advert in await first.discovery.providers(MODEL)] == [other.identity.peer]
+    assert len(await first.discovery.providers("b3-b")) == 2
+    await one.discovery.withdraw_all()
+    assert [advert.peer for advert in await first.discovery.providers("b3-b")] == [other.identity.peer]
+    assert [relay.peer for relay in await first.discovery.relays()] == [other.identity.peer]
+    await one.discovery.announce(advert_of(one))
+    assert len(await first.discovery.providers(MODEL)) == 2
+
+
+async def test_models_and_relays_are_listed(host: MakeHost) -> None:
+    first = await host()
+    one, other = await host([first.address]), await host([first.address])
+    second = ListedModel("b3-b", "Other", "qwen2", 24, 2**30, "Q8_0")
+    await one.discovery.announce_models([TINY, second], [one.address])
+    await other.discovery.announce_models([TINY], [other.address])
+    await other.discovery.announce_relay([other.address], 16, 0.5)
+    found = await first.discovery.models()
+    assert {model: set(peers) for model, peers in found.items()} == {
+        TINY: {one.identity.peer, other.identity.peer},
+        second: {one.identity.peer},
+    }
+    assert await first.discovery.relays() == [RelayAdvert(other.identity.peer, (other.address,), 16, 0.5)]
+    assert {peer for peer, _ in first.discovery.contacts()} == {one.identity.peer, other.identity.peer}
+
+
+async def test_what_is_announced_is_announced_again(host: MakeHost) -> None:
+    first = await host()
+    one = await host([first.address], announce_seconds=0.2)
+    task = asyncio.create_task(one.discovery.run())
+    await one.discovery.announce(advert_of(one))
+
+    def seq() -> int:
+        [record] = first.node.storage.records(next(iter(first.node.storage._keys)), time.time())
+        return record.seq
+
+    before = seq()
+    await until(lambda: seq() > before)
+    again = seq()
+    await until(lambda: seq() > again)
+    await one.discovery.withdraw_all()
+    last = seq()
+    await asyncio.gather(*(first.discovery.providers(MODEL) for _ in range(20)))
+    assert seq() == last
+    assert await first.discovery.providers(MODEL) == []
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_advert_that_nobody_kept_is_soon_announced_again(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intelnav.net.discovery.RETRY_SECONDS", 0.1)
+    alone = await host()
+    task = asyncio.create_task(alone.discovery.run())
+    assert await alone.discovery.announce(advert_of(alone)) == 1
+    others = [await host([alone.address]) for _ in range(2)]
+    await until(lambda: all(len(each.node.storage) == 1 for each in others))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_within_a_moment_the_same_question_costs_nothing(host: MakeHost) -> None:
+    first = await host()
+    one = await host([first.address], cache_seconds=60.0)
+    await first.discovery.announce(advert_of(first))
+    sent = one.node.socket.requests_sent
+    answers = await asyncio.gather(*(one.discovery.providers(MODEL) for _ in range(50)))
+    assert all(answer == [advert_of(first)] for answer in answers)
+    assert one.node.socket.requests_sent - sent < 10
+    # What it says itself it sees at once.
+    await one.discovery.announce(advert_of(one))
+    assert len(await one.discovery.providers(MODEL)) == 2
+
+
+async def test_an_advert_that_does_not_fit_is_refused_and_not_kept(host: MakeHost) -> None:
+    one = await host()
+    many = [LayerRange(2 * number + 1000, 2 * number + 1001) for number in range(32)]
+    advert = Advert(one.identity.peer, (Address("h" * 63, 1),) * 4, MODEL, tuple(many))
+    with pytest.raises(PeerError, match="at most 512"):
+        await one.discovery.announce(advert)
+    await one.discovery.withdraw_all()
+    assert len(one.node.storage) == 0
+
+
+@pytest.mark.parametrize("at_home", [True, False])
+async def test_addresses_of_this_machine_are_only_used_in_a_loopback_swarm(
+    host: MakeHost, at_home: bool
+) -> None:
+    first = await host(listen=Address("127.0.0.1" if at_home else "0.0.0.0", 0))
+    other = await host([Address("127.0.0.1", first.address.port)])
+    outside = Address("192.0.2.7", 7717)
+    home = [Address(name, 7717) for name in ("127.0.0.1", "localhost", "::1", "0.0.0.0")]
+    await other.discovery.announce(
+        Advert(other.identity.peer, (*home, outside), MODEL, (RANGES[0],), home[0])
+    )
+    await other.discovery.announce(Advert(other.identity.peer, tuple(home), "b3-b", (RANGES[0],)))
+    [found] = await first.discovery.providers(MODEL)
+    assert found.addresses == ((*home, outside) if at_home else (outside,))
+    assert found.chunks == (home[0] if at_home else None)
+    assert len(await first.discovery.providers("b3-b")) == at_home
+
+
+async def test_static_adverts_are_those_of_the_model() -> None:
+    peer = Identity(b"a" * 32).peer
+    adverts = [Advert(peer, (), model, (RANGES[0],)) for model in ("b3-a", "b3-b", "b3-a")]
+    assert await StaticDiscovery(adverts).providers("b3-a") == [adverts[0], adverts[2]]
