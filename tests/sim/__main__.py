@@ -1,4 +1,4 @@
-"""`python -m tests.sim [NODES ...]`: simulate the DHT with so many nodes, by default 1,000, 3,000 and 10,000."""
+"""`python -m tests.sim [NODES ...]`: simulate the DHT with so many nodes, by default 1,000 and 10,000."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from tests.sim.scenario import Figures, Plan, in_processes, simulate
 
 FILE = Path("build/sim.json")
 PLOT = Path("build/sim.svg")
-SIZES = (1000, 3000, 10_000)
+SIZES = (1000, 10_000)
 
 MODEL = (
     f"Real: the nodes' own code from lookup to contact table, datagrams as encoded, every signature. Simulated: clock "
@@ -33,14 +33,15 @@ def main() -> None:
     parts: list[list[Figures]] = in_processes([small, large], cores)
     cells = [cell for part in parts for cell in part]
     seconds = time.perf_counter() - began
-    _show(cells)
+    show_all(cells)
     merge("cells", {f"{cell['nodes']} nodes, {cell['dead']:.0%} dead": cell for cell in cells}, FILE)
     merge("seconds", {"all": seconds}, FILE)
     PLOT.write_text(draw(cells))
     print(f"Written to {FILE} and {PLOT}, in {seconds:.0f} s.")
 
 
-def _show(cells: Sequence[Figures]) -> None:
+def show_all(cells: Sequence[Figures]) -> None:
+    """Print the tables."""
     lookups = ("lookups_at_once", "lookups_after_announcing")
     for name, title in zip(
         lookups, ("Lookups right after the deaths", "After the living have announced again"), strict=True

@@ -85,6 +85,12 @@ class Network:
             self.natted.add(place)
         return place
 
+    def delay(self, one: int, other: int) -> float:
+        """The way from one socket to another, in seconds, by their numbers."""
+        low, high = sorted((one, other))
+        delay = self._delays[(low * 2_654_435_761 + high * 40_503) % _PAIRS]
+        return delay * (1 + JITTER * self._chance.random())
+
     def cut_off(self, place: Place) -> None:
         """Nothing gets there or comes from there any more, as if the node had lost its power."""
         self.sockets[place].closed = True
@@ -111,9 +117,7 @@ class Network:
         there = self.sockets.get(target)
         if there is None or there.closed or self._chance.random() < LOSS:
             return
-        low, high = sorted((source.number, there.number))
-        delay = self._delays[(low * 2_654_435_761 + high * 40_503) % _PAIRS]
-        delay *= 1 + JITTER * self._chance.random()
+        delay = self.delay(source.number, there.number)
         self.loop.call_later(delay, self._arrive, there, source.place, data, tally)
 
     def _open(self, protocol: asyncio.DatagramProtocol, place: Place) -> asyncio.DatagramTransport:

@@ -21,12 +21,16 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is simulated: `lookups` in each of the two states of each cell, `idle` nodes that only keep in touch."""
+    """How much is simulated: so many lookups right after the deaths, and `later` after the living announced again.
+
+    `idle` nodes then only keep in touch for five minutes, as all do in life.
+    """
 
     size: int
     dead: tuple[float, ...] = (0.0, 0.3, 0.6)
     lookups: int = 1000
-    idle: int = 40
+    later: int = 300
+    idle: int = 30
     seed: int = 1
 
 
@@ -77,7 +81,7 @@ async def _cell(swarm: Swarm, plan: Plan, dead: float, announced: Sequence[Tally
     await swarm.withdraw(WITHDRAWN)
     at_once = await swarm.look_up(plan.lookups, FIRST)
     again = await swarm.announce(SECOND)
-    later = await swarm.look_up(plan.lookups, SECOND)
+    later = await swarm.look_up(plan.later, SECOND)
     idle = await swarm.idle(plan.idle, IDLE_SECONDS)
     return {
         "nodes": plan.size,

@@ -23,12 +23,11 @@ HOSTED = 10
 RANGES = (LayerRange(8, 15), LayerRange(15, 22), LayerRange(22, 30))
 LAYERS = LayerRange(8, 30)
 HOSTS_PER_RANGE = 5
-BEFORE, AGAIN = 0.0, 0.5
 
 
 @dataclass
 class Member:
-    """A node with what runs on it; `hosts` is what it serves, if anything."""
+    """A node and what runs on it; `hosts` is what it serves, if anything."""
 
     node: DhtNode
     upkeep: Upkeep
@@ -86,7 +85,7 @@ class Swarm:
     async def join(self) -> None:
         """All join over the same bootstrap addresses, one after the other; then each that can be reached looks around.
 
-        A node behind a NAT does that too, but no one else's table gains by it.
+        Upkeep does that every five minutes, also behind a NAT, where nobody else's table gains by it; once has to do.
         """
         for member in self.members:
             await member.node.listen(Address(*member.place))
@@ -154,7 +153,7 @@ class Swarm:
         return tallies
 
     async def spread(
-        self, members: Sequence[Member], rate: float, what: Callable[[Member], Awaitable[None]]
+        self, members: Sequence[Member], rate: float, what: Callable[[Member], Awaitable[object]]
     ) -> None:
         """Do something on each of them, so many a second on average, at random times."""
 
