@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean, quantiles
@@ -77,6 +78,8 @@ def _send(sender: Any, task: Callable[[], Any]) -> None:
 
 
 async def _cell(swarm: Swarm, plan: Plan, dead: float, announced: Sequence[Tally]) -> Figures:
+    # Python seeds its generator anew in each fork.
+    random.seed(plan.seed)
     swarm.kill(dead)
     await swarm.withdraw(WITHDRAWN)
     at_once = await swarm.look_up(plan.lookups, FIRST)
