@@ -166,8 +166,8 @@ class Lookup:
 
     def answered(self, number: int, answer: Answer, now: float) -> None:
         """The answer to request `number`; its signature is checked. Whatever is wrong in it is passed over."""
-        due = self._asked.pop(number, None)
-        if due is None or now >= self._ends:
+        due = self._asked.pop(number, None) if now < self._ends else None
+        if due is None:
             return
         self._waiting.pop(number, None)
         self._learn(now - self._sent[number])

@@ -188,6 +188,15 @@ def test_an_answer_after_its_time_out_counts_and_a_second_one_does_not() -> None
     assert {holder.token for holder in lookup.holders()} == {b"12345678", b"abcdefgh"}
 
 
+def test_an_answer_after_the_end_changes_nothing() -> None:
+    lookup = Lookup(KEY, [Contact(b"a" * 32, "10.0.0.1", 1)], 0.0, own=b"o" * 32)
+    [ask] = lookup.asks(0.0)
+    lookup.answered(ask.number, Answer(YOU, b"12345678"), 5.0)
+    assert lookup.asks(5.0) == []
+    assert lookup.finished
+    assert lookup.holders() == []
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["answer", "silence", "send"]), st.floats(0, 0.5)), max_size=80),
     st.integers(0, 2**32),
