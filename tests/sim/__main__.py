@@ -1,0 +1,110 @@
+"""`python -m tests.sim [NODES ...]`: simulate the DHT with so many nodes, by default 1,000 and 10,000."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bench.results import merge, show
+from tests.sim.network import LOSS, ROUND_TRIP_MEDIAN, ROUND_TRIP_SIGMA
+from tests.sim.plot import draw
+from tests.sim.scenario import Figures, Plan, in_processes, simulate
+
+FILE = Path("build/sim.json")
+PLOT = Path("build/sim.svg")
+SIZES = (1000, 10_000)
+
+MODEL = (
+    f"Real: the nodes' own code from lookup to contact table, datagrams as encoded, every signature. Simulated: clock "
+    f"and network; round trips lognormal, median {1000 * ROUND_TRIP_MEDIAN:.0f} ms, sigma {ROUND_TRIP_SIGMA}; "
+    f"{LOSS:.0%} of the datagrams lost; every other node behind a NAT."
+)
+
+
+def main() -> None:
+    """The largest swarm has a process to itself, the others share one: together about as long."""
+    began = time.perf_counter()
+    sizes = sorted(map(int, sys.argv[1:])) or list(SIZES)
+    print(MODEL)
+    cores = max(1, min(2, os.cpu_count() or 1))
+    small = lambda: [cell for size in sizes[:-1] for cell in simulate(Plan(size))]  # noqa: E731
+    large = lambda: simulate(Plan(sizes[-1]), at_once=cores)  # noqa: E731
+    parts: list[list[Figures]] = in_processes([small, large], cores)
+    cells = [cell for part in parts for cell in part]
+    seconds = time.perf_counter() - began
+    show_all(cells)
+    merge("cells", {f"{cell['nodes']} nodes, {cell['dead']:.0%} dead": cell for cell in cells}, FILE)
+    merge("seconds", {"all": seconds}, FILE)
+    PLOT.write_text(draw(cells))
+    print(f"Written to {FILE} and {PLOT}, in {seconds:.0f} s.")
+
+
+def show_all(cells: Sequence[Figures]) -> None:
+    """Print the tables."""
+    lookups = ("lookups_at_once", "lookups_after_announcing")
+    for name, title in zip(
+        lookups, ("Lookups right after the deaths", "After the living have announced again"), strict=True
+    ):
+        show(
+            title,
+            [
+                "nodes, dead",
+                "success %",
+                "all hosts %",
+                "rounds",
+                "datagrams",
+                "p99",
+                "without pages",
+                "kB",
+                "p50 ms",
+                "p99 ms",
+                "records",
+                "stale %",
+                "dead %",
+            ],
+            [
+                [
+                    _label(cell),
+                    f"{100 * found['success']:.2f}",
+                    f"{100 * found['every_living_host']:.1f}",
+                    found["rounds"],
+                    found["datagrams"],
+                    found["datagrams_p99"],
+                    found["datagrams_without_further_pages"],
+                    found["bytes"] / 1000,
+                    found["milliseconds_p50"],
+                    found["milliseconds_p99"],
+                    found["records"],
+                    100 * found["stale"],
+                    100 * found["of_the_dead"],
+                ]
+                for cell in cells
+                for found in [cell[name]]
+            ],
+        )
+    show(
+        "Traffic of one node: an announcement, every 5 min for each model; and keeping in touch",
+        ["nodes, dead", "announcement", "kB", "with the dead", "kB", "upkeep datagrams/s", "B/s"],
+        [
+            [
+                _label(cell),
+                *(
+                    cell[name][what] / unit
+                    for name in ("announcement_before", "announcement_after")
+                    for what, unit in (("datagrams", 1), ("bytes", 1000))
+                ),
+                cell["upkeep_per_second"]["datagrams"],
+                cell["upkeep_per_second"]["bytes"],
+            ]
+            for cell in cells
+        ],
+    )
+
+
+def _label(cell: Figures) -> str:
+    return f"{cell['nodes']:,}, {cell['dead']:.0%}"
+
+
+if __name__ == "__main__":
+    main()
