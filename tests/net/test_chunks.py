@@ -97,7 +97,7 @@ async def test_no_range_that_can_be_had(
 ) -> None:
     async with chunk_server(seeder) as (service, address):
         answer = await web_client.get(
-            f"http://{address}/v1/blobs/{block}", headers={"Range": asked.encode("latin-1")}
+            f"http://{address}/v1/blobs/{block}", headers=[(b"Range", asked.encode("latin-1"))]
         )
     assert answer.status_code == 416
     assert answer.headers["content-range"] == f"bytes */{SIZE}"

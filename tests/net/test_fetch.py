@@ -197,7 +197,7 @@ async def test_several_sources_share_the_work(
         chunk_server(seeder, ChunkLimits(bytes_per_second=20 << 20)) as (_, one),
         chunk_server(seeder, ChunkLimits(bytes_per_second=20 << 20)) as (_, other),
     ):
-        sources = [
+        sources: list[Source] = [
             PeerSource(web_client, one),
             PeerSource(web_client, other),
             OriginSource(web_client, web_hub.url("/m.gguf"), manifest),
@@ -467,7 +467,7 @@ async def test_no_room_by_the_quota(
 
 
 @contextmanager
-def small_disk(path: Path, megabytes: int) -> Iterator[Callable[[int], None]]:
+def small_disk(path: Path, megabytes: int) -> Iterator[Callable[[int], int]]:
     """A file system of its own at `path`, which can be made larger."""
     path.mkdir()
     mounted = subprocess.run(
