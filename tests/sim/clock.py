@@ -41,7 +41,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Seconds since the start."""
         return self._leaping.now
 
-    async def create_datagram_endpoint(self, protocol_factory: Any, local_addr: Any = None, **_: Any) -> Any:
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self, protocol_factory: Any, local_addr: Any = None, **_: Any
+    ) -> Any:
         """A socket in the virtual network."""
         assert self.endpoint is not None
         protocol = protocol_factory()
