@@ -62,4 +62,14 @@ def tables(report: dict[str, Any]) -> list["RenderableType"]:
 
 
 def _state(part: dict[str, Any]) -> str:
-    return f"{part['state']}: {part['reason']}" if part.get("reason") else str(part["state"])
+    """The state with its reason, or with how far it is."""
+    if part.get("reason"):
+        return f"{part['state']}: {part['reason']}"
+    progress = part.get("progress") or {}
+    if part["state"] not in ("fetching", "importing") or not progress.get("total_bytes"):
+        return str(part["state"])
+    done, total = progress["done_bytes"], progress["total_bytes"]
+    rate = progress.get("bytes_per_second")
+    speed = f" at {rate / 1e6:.1f} MB/s" if rate else ""
+    dropped = f", dropped {len(progress['dropped'])} sources" if progress.get("dropped") else ""
+    return f"{part['state']} {100 * done // total} % of {total / 1e6:.0f} MB{speed}{dropped}"

@@ -1,5 +1,6 @@
 import json
 
+from intelnav.cli.status import _state
 from tests.cli.conftest import STATUS, Cli, Served
 
 
@@ -19,3 +20,16 @@ def test_tables_show_what_the_node_says(cli: Cli, served: Served) -> None:
 
 def test_json_is_what_the_node_says(cli: Cli, served: Served) -> None:
     assert json.loads(cli("status", "--json", "--node", str(served.socket)).stdout) == STATUS
+
+
+def test_a_slice_on_its_way_tells_how_far_it_is() -> None:
+    progress = {
+        "total_bytes": 200_000_000,
+        "done_bytes": 50_000_000,
+        "bytes_per_second": 12_500_000,
+        "dropped": [{"source": "http://192.0.2.9:7718", "reason": "lied"}],
+    }
+    part = {"state": "fetching", "reason": "", "progress": progress}
+    assert _state(part) == "fetching 25 % of 200 MB at 12.5 MB/s, dropped 1 sources"
+    assert _state(part | {"state": "ready"}) == "ready"
+    assert _state(part | {"state": "failed", "reason": "no source"}) == "failed: no source"
