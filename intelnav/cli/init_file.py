@@ -92,9 +92,9 @@ def _slices(choice: Choice) -> list[str]:
 
 def _entry(choice: Choice | None) -> list[str]:
     """The model that this node answers for: switched on if that takes no memory beyond the slice."""
-    mark, model, layers, name = "# ", "NAME", "0..1", ""
+    mark, model, layers, name = "# ", "CID", "0..1", "NAME"
     hint = [
-        "# `intelnav models` lists what the swarm serves; to ask one of them, put in its name and take off the #."
+        "# `intelnav models` lists what the swarm serves; to ask one of them, put in its CID and take off the #."
     ]
     if choice is not None:
         model, start = choice.offer.ref, choice.layers.start
