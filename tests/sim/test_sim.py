@@ -50,7 +50,11 @@ def test_a_seed_gives_the_same_figures_each_time() -> None:
     assert simulate(plan) != simulate(Plan(50, dead=(DEAD,), lookups=10, later=5, idle=2, seed=2))
 
 
-def test_figures_make_a_table_and_a_plot(cell: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_make_a_table_and_a_plot(
+    cell: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A narrow terminal wraps the figures.
+    monkeypatch.setenv("COLUMNS", "300")
     show_all([cell])
     shown = capsys.readouterr().out
     assert "200, 30%" in shown
