@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check format bench clean
+.PHONY: install demo test check format bench sim clean
 
 install: $(STAMP)
 
@@ -34,6 +34,9 @@ format: install
 
 bench: install
 	$(BIN)/python -m tests.bench
+
+sim: install
+	$(BIN)/python -m tests.sim
 
 clean:
 	rm -rf build $(VENV)
