@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.bench.results import merge, show
 from tests.sim.network import LOSS, ROUND_TRIP_MEDIAN, ROUND_TRIP_SIGMA
@@ -42,64 +43,56 @@ def main() -> None:
 
 def show_all(cells: Sequence[Figures]) -> None:
     """Print the tables."""
-    lookups = ("lookups_at_once", "lookups_after_announcing")
-    for name, title in zip(
-        lookups, ("Lookups right after the deaths", "After the living have announced again"), strict=True
+    for name, when in (
+        ("lookups_at_once", "right after the deaths"),
+        ("lookups_after_announcing", "after the living announced again"),
     ):
         show(
-            title,
-            [
-                "nodes, dead",
-                "success %",
-                "all hosts %",
-                "rounds",
-                "datagrams",
-                "p99",
-                "without pages",
-                "kB",
-                "p50 ms",
-                "p99 ms",
-                "records",
-                "stale %",
-                "dead %",
-            ],
-            [
-                [
-                    _label(cell),
-                    f"{100 * found['success']:.2f}",
-                    f"{100 * found['every_living_host']:.1f}",
-                    found["rounds"],
-                    found["datagrams"],
-                    found["datagrams_p99"],
-                    found["datagrams_without_further_pages"],
-                    found["bytes"] / 1000,
-                    found["milliseconds_p50"],
-                    found["milliseconds_p99"],
-                    found["records"],
-                    100 * found["stale"],
-                    100 * found["of_the_dead"],
-                ]
-                for cell in cells
-                for found in [cell[name]]
-            ],
+            f"What lookups found, {when}",
+            ["nodes, dead", "success %", "all hosts %", "records", "stale %", "of the dead %"],
+            [_found(cell, cell[name]) for cell in cells],
+        )
+        show(
+            f"What a lookup cost, {when}",
+            ["nodes, dead", "rounds", "datagrams", "p99", "without pages", "kB", "p50 ms", "p99 ms"],
+            [_cost(cell, cell[name]) for cell in cells],
         )
     show(
-        "Traffic of one node: an announcement, every 5 min for each model; and keeping in touch",
-        ["nodes, dead", "announcement", "kB", "with the dead", "kB", "upkeep datagrams/s", "B/s"],
-        [
-            [
-                _label(cell),
-                *(
-                    cell[name][what] / unit
-                    for name in ("announcement_before", "announcement_after")
-                    for what, unit in (("datagrams", 1), ("bytes", 1000))
-                ),
-                cell["upkeep_per_second"]["datagrams"],
-                cell["upkeep_per_second"]["bytes"],
-            ]
-            for cell in cells
-        ],
+        "Traffic of one node: an announcement, every 5 min for each model, before and after; upkeep per second",
+        ["nodes, dead", "datagrams", "kB", "after", "kB", "upkeep", "bytes"],
+        [_announced(cell) for cell in cells],
     )
+
+
+def _found(cell: Figures, found: Figures) -> list[Any]:
+    return [
+        _label(cell),
+        f"{100 * found['success']:.2f}",
+        f"{100 * found['every_living_host']:.1f}",
+        found["records"],
+        100 * found["stale"],
+        100 * found["of_the_dead"],
+    ]
+
+
+def _cost(cell: Figures, found: Figures) -> list[Any]:
+    return [
+        _label(cell),
+        found["rounds"],
+        found["datagrams"],
+        found["datagrams_p99"],
+        found["datagrams_without_further_pages"],
+        found["bytes"] / 1000,
+        found["milliseconds_p50"],
+        found["milliseconds_p99"],
+    ]
+
+
+def _announced(cell: Figures) -> list[Any]:
+    row: list[Any] = [_label(cell)]
+    for name in ("announcement_before", "announcement_after"):
+        row += [cell[name]["datagrams"], cell[name]["bytes"] / 1000]
+    return [*row, cell["upkeep_per_second"]["datagrams"], cell["upkeep_per_second"]["bytes"]]
 
 
 def _label(cell: Figures) -> str:

@@ -41,11 +41,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Seconds since the start."""
         return self._leaping.now
 
-    async def create_datagram_endpoint(  # type: ignore[override]
-        self, protocol_factory: Any, local_addr: Any = None, **_: Any
-    ) -> Any:
+    async def create_datagram_endpoint(self, protocol_factory: Any, *args: Any, **kwargs: Any) -> Any:
         """A socket in the virtual network."""
         assert self.endpoint is not None
+        local_addr = args[0] if args else kwargs["local_addr"]
         protocol = protocol_factory()
         transport = self.endpoint(protocol, local_addr)
         protocol.connection_made(transport)
