@@ -1,8 +1,9 @@
 """Processes that fill a store until they are killed: `python -m tests.store.filler STORE MODEL MANIFEST LOG LAYERS...`.
 
-For each line on stdin one is forked, which saves the start of an interpreter; its pid, `go` once it has opened the
-store, and `exit CODE` are printed. Each piece that the store has taken is noted in LOG as layers, CID and index,
-by one write each.
+For a line on stdin one is forked, which saves the start of an interpreter; its pid is printed, and `go` once it has
+opened the store, and `done` when it has ended. It is not reaped before the next line, so that its pid stays its own;
+then its exit status is printed. Each piece that the store has taken is noted in LOG as layers, CID and index, by one
+write each.
 """
 
 import os
@@ -40,17 +41,20 @@ def fill(root: Path, model: Path, manifest: Manifest, noted: Path, ranges: list[
 
 
 def main() -> None:
-    """Start a process for each line that is read."""
+    """Start a process, and reap it, for each two lines that are read."""
     root, model, manifest, noted = map(Path, sys.argv[1:5])
     known = Manifest.from_bytes(manifest.read_bytes())
     ranges = [LayerRange.parse(text) for text in sys.argv[5:]]
-    for _ in sys.stdin:
+    while sys.stdin.readline():
         child = os.fork()
         if child == 0:
             fill(root, model, known, noted, ranges)
             os._exit(0)
         print(child, flush=True)
-        print("exit", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        print("done", flush=True)
+        sys.stdin.readline()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ class Victims:
         """Kill one so long after it has opened the store: whether that caught it at work, and the time it had."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        output = self._process.stdout
-        self._process.stdin.write(b"\n")
+        order, output = self._process.stdin, self._process.stdout
+        order.write(b"\n")
         # The two are written by two processes.
         first = {output.readline().strip(), output.readline().strip()}
         assert b"go" in first
@@ -52,9 +52,12 @@ class Victims:
         started = time.monotonic()
         if not select.select([output], [], [], seconds)[0]:
             os.kill(pid, signal.SIGKILL)
-        code = output.readline().split()
-        assert code in ([b"exit", b"0"], [b"exit", b"-9"])
-        return code[1] == b"-9", time.monotonic() - started
+        assert output.readline() == b"done\n"
+        taken = time.monotonic() - started
+        order.write(b"\n")
+        code = int(output.readline())
+        assert code in (0, -signal.SIGKILL)
+        return code != 0, taken
 
     def __enter__(self) -> Self:
         return self
