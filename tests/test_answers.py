@@ -198,7 +198,8 @@ def test_a_killed_worker_ends_the_answer_with_an_error_and_the_next_one_works(
     def replaced() -> bool:
         status = swarm.status(victim)
         (part,) = status["slices"] or status["entry"]
-        return part["state"] == "ready" and worker not in swarm.workers(victim)
+        # For a moment a node may not know yet that its worker is gone.
+        return part["state"] == "ready" and swarm.workers(victim) not in ([], [worker])
 
     until(replaced)
     assert swarm.complete(PROMPTS[0]).tokens == before

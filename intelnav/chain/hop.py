@@ -243,7 +243,8 @@ class HopService:
             case SessionClose() if link is session.entry:
                 self._forget(session)
             case AbortSession(_, code, reason) if link in session.links():
-                self._end(session, code, reason, told_by=link)
+                # Who hears of it from us is told whom we have it from: the entry may hear us first.
+                self._end(session, code, f"peer {link.peer.short}: {reason}", told_by=link)
 
     def _end(self, session: _Session, code: Code, reason: str, *, told_by: Connection | None = None) -> None:
         """End a session for a reason that its peers, except the one that gave it, must hear.

@@ -128,15 +128,21 @@ async def test_a_bad_call_fails_alone(engine: SliceProcess) -> None:
 
 async def test_a_cancelled_call_leaves_the_link_in_order(engine: SliceProcess) -> None:
     sequence = await engine.open(Sampling())
+    # Held, so that no answer is there before the cancellation is.
+    worker = psutil.Process(engine.pid)
+    worker.suspend()
     with anyio.CancelScope() as scope:
         scope.cancel()
         await engine.forward(Forward(sequence, 0, 2, tokens=(1, 2, 3), sample_from=0))
+    worker.resume()
     output = await engine.forward(Forward(sequence, 0, 2, tokens=(1, 2, 3), truncate_to=0, sample_from=2))
     assert len(output.tokens) == 1
+    worker.suspend()
     with anyio.CancelScope() as scope:
         scope.cancel()
         await engine.open(None)
     assert engine.in_use == 1
+    worker.resume()
 
 
 async def test_a_submitted_forward_reports_its_end(engine: SliceProcess) -> None:
