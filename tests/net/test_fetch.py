@@ -349,6 +349,29 @@ async def test_another_blob_under_the_name_of_one(
     assert [name for name, _ in progress.dropped] == [f"http://{liar.address}"]
 
 
+async def test_one_that_is_dropped_loses_all_of_its_requests(
+    web_client: httpx.AsyncClient,
+    two: list[Hub],
+    store: Store,
+    manifest: Manifest,
+    blobs: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of them would go on for hours, just fast enough."""
+    monkeypatch.setattr(ranges, "SLOWEST", 0)
+    liar, honest = two
+    path = f"/v1/blobs/{needed(manifest, LAYERS)[0].cid}"
+    drips, flips = (LIARS[what][0](blobs[path]) for what in ("drips", "flips a bit"))
+    liar.behaviours[path] = lambda handler: (
+        drips if (handler.headers["Range"] or "").startswith("bytes=0-") else flips
+    )(handler)
+    progress = Progress()
+    await fetch(store, manifest, [peer(web_client, liar), peer(web_client, honest)], progress)
+    assert [name for name, _ in progress.dropped] == [f"http://{liar.address}"]
+    assert len([wanted for asked_for, wanted in liar.asked if asked_for == path]) == REQUESTS
+    assert store.verify(manifest.cid) == []
+
+
 async def test_an_origin_with_another_file_is_dropped(
     web_client: httpx.AsyncClient, two: list[Hub], store: Store, manifest: Manifest, whole: bytes
 ) -> None:
