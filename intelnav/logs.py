@@ -27,3 +27,5 @@ def set_up_logging(level: str, style: Literal["human", "json"]) -> None:
         else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # It would tell of each request of a fetch.
+    logging.getLogger("httpx").setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -113,15 +113,8 @@ class Network:
     @property
     def addresses(self) -> tuple[Address, ...]:
         """Where others can dial this node, as far as is known; none if nobody can."""
-        return self._outside(self._link_port) if self._link_port else ()
-
-    def _outside(self, port: int) -> tuple[Address, ...]:
         listen = self._config.network.listen
-        assert listen is not None
-        if listen.host not in UNSPECIFIED:
-            return (Address(listen.host, port),)
-        seen = self.dht.reach.seen_at
-        return () if seen is None else (Address(seen.host, port),)
+        return () if listen is None else outside(listen.host, self._link_port, self.dht.reach.seen_at)
 
     async def _announce(self) -> None:
         """Keep what is said in the DHT in step with what is loaded."""
@@ -166,14 +159,16 @@ class Network:
         for keeper in self._hosted:
             if keeper.state == "ready":
                 engines.setdefault(keeper.cid(), []).append(keeper.engine())
-        chunks = self._outside(self._chunks.port)[0] if self._chunks is not None else None
+        chunks: tuple[Address, ...] = ()
+        if self._chunks is not None:
+            chunks = outside(self._chunks.host, self._chunks.port, self.dht.reach.seen_at)
         return {
             model: Advert(
                 self._own,
                 at,
                 model,
                 tuple(sorted(engine.info.layers for engine in loaded)),
-                chunks,
+                next(iter(chunks), None),
                 loaded[0].info.engine_class,
                 max(engine.in_use / engine.info.sessions for engine in loaded),
             )
@@ -194,6 +189,13 @@ class Network:
                     manifest.quantisation,
                 )
         return list(listed.values())
+
+
+def outside(host: str, port: int, seen_at: Address | None) -> tuple[Address, ...]:
+    """Where others reach what listens on `host`: on every address means where they see this node, if they do."""
+    if host not in UNSPECIFIED:
+        return (Address(host, port),)
+    return () if seen_at is None else (Address(seen_at.host, port),)
 
 
 def _differ(advert: Advert, said: Advert | None) -> bool:

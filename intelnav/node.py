@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from httpx import AsyncClient, Limits
+from httpx import AsyncClient
 
 from intelnav import __version__
 from intelnav.chain.contribution import Contribution
@@ -32,6 +32,7 @@ from intelnav.library import Library
 from intelnav.logs import set_up_logging
 from intelnav.net.chunks import ChunkService
 from intelnav.net.peers import Peers
+from intelnav.net.web import http_client
 from intelnav.network import Network
 from intelnav.outlook import Outlook
 from intelnav.store.blobs import Store
@@ -205,8 +206,7 @@ async def _run_until_signal(config: NodeConfig) -> None:
 
         tasks.start_soon(stop_on_signal)
         with Store.open(config.data_dir / "store", config.store.max_bytes) as store:
-            # Fetches bound their requests; one that waited for a place would blame the server.
-            async with AsyncClient(limits=Limits(max_keepalive_connections=20)) as client:
+            async with http_client() as client:
                 await Node(config, store, client).run()
 
 

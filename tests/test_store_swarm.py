@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from intelnav.cli.swarm_nodes import free_ports
+from intelnav.domain.identity import Identity
 from intelnav.domain.slice import LayerRange
 from intelnav.store.embedded import embedded_model
 from intelnav.store.gguf_reader import read_header
@@ -212,3 +214,28 @@ def test_a_full_disk_stops_one_slice_and_no_other(
         status = host.until(lambda status: status["slices"][0]["state"] == "ready")
         small_disk(first + second + room)
         host.until_ready()
+
+
+def test_a_source_that_lies_is_named_and_the_slice_comes_from_the_honest_one(
+    tmp_path: Path, model: Path, manifest: Manifest
+) -> None:
+    with seeded(tmp_path, model, manifest, "b") as ((_, b), (tap,)), serving() as liar:
+
+        def flipped(handler: BaseHTTPRequestHandler) -> None:
+            start, end = map(int, handler.headers["Range"].removeprefix("bytes=").split("-"))
+            told = f"bytes {start}-{end}/{1 << 40}"
+            head(handler, 206, Content_Length=end + 1 - start, Content_Range=told)
+            handler.wfile.write(bytes(end + 1 - start))
+
+        for blob in needed(manifest, LayerRange.parse(RANGES[1])):
+            liar.behaviours[f"/v1/blobs/{blob.cid}"] = flipped
+        config = yaml.safe_load((b.folder / "node.yaml").read_text())
+        config["network"]["peers"].append(
+            {"id": str(Identity(bytes(32)).peer), "address": "127.0.0.1:1", "chunks": liar.address}
+        )
+        b.configure(**config)
+        b.start()
+        (part,) = b.until_ready()["slices"]
+        progress = part["progress"]
+        assert [dropped["source"] for dropped in progress["dropped"]] == [f"http://{liar.address}"]
+        assert progress["sources"] == {f"http://{tap.address}": bundles(manifest, RANGES[1])}

@@ -17,6 +17,7 @@ from anyio import from_thread, to_thread
 from intelnav.domain.errors import ContentError, IntelNavError
 from intelnav.domain.job import JobProgress
 from intelnav.net.part import Notes, PartFile, forget, load
+from intelnav.net.web import next_place
 
 MAX_FILE = 1 << 48
 MAX_REDIRECTS = 5
@@ -110,7 +111,10 @@ async def _answer(
             if response.status_code not in _REDIRECTS:
                 yield response, known
                 return
-            place = _next(place, response.headers.get("location", ""))
+            try:
+                place = next_place(place, response.headers.get("location", ""))
+            except ValueError as error:
+                raise DownloadFailed(f"{place}: {error}") from None
         finally:
             await response.aclose()
     raise DownloadFailed(f"{url}: more than {MAX_REDIRECTS} redirects")
@@ -120,18 +124,6 @@ def _linked(headers: httpx.Headers) -> Published:
     size = _LENGTH.fullmatch(headers.get("x-linked-size", ""))
     sha256 = _SHA256.fullmatch(headers.get("x-linked-etag", ""))
     return Published(int(size[0]) if size else None, sha256[1] if sha256 else None)
-
-
-def _next(place: httpx.URL, location: str) -> httpx.URL:
-    try:
-        target = place.join(location)
-    except (httpx.InvalidURL, ValueError):
-        target = httpx.URL("")
-    if not target.host or target.scheme not in ("http", "https"):
-        raise DownloadFailed(f"{place}: redirects to {location[:200]!r}, which is no address")
-    if place.scheme == "https" and target.scheme != "https":
-        raise DownloadFailed(f"{place}: redirects to {str(target)[:200]}, which is not encrypted")
-    return target
 
 
 def _agreed(response: httpx.Response, url: str, before: Notes | None, known: Published) -> Notes:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 import anyio
 import httpx
 
+from intelnav.net.web import next_place
+
 MAX_REDIRECTS = 5
 # A server that is silent for so long is given up,
 SILENT_SECONDS = 10.0
@@ -95,10 +97,10 @@ async def _answer(
                     _check(response)
                     yield response
                     return
-                place = _next(place, response.headers.get("location", ""))
+                place = next_place(place, response.headers.get("location", ""))
     except (httpx.TimeoutException, TimeoutError):
         raise SourceError("was silent, or too slow with an answer") from None
-    # A host name from a redirect may be one that no resolver takes: ValueError.
+    # Also a redirect that nobody should follow, and a host name that no resolver takes: ValueError.
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise SourceError(str(error)[:_QUOTED] or type(error).__name__) from None
     raise SourceError(f"redirects more than {redirects} times" if redirects else "redirects")
@@ -117,18 +119,6 @@ async def _asked(
         yield response
     finally:
         await response.aclose()
-
-
-def _next(place: httpx.URL, location: str) -> httpx.URL:
-    try:
-        target = place.join(location)
-    except (httpx.InvalidURL, ValueError):
-        target = httpx.URL("")
-    if not target.host or target.scheme not in ("http", "https"):
-        raise SourceError(f"redirects to {location[:_QUOTED]!r}, which is no address")
-    if place.scheme == "https" and target.scheme != "https":
-        raise SourceError(f"redirects to {str(target)[:_QUOTED]}, which is not encrypted")
-    return target
 
 
 def _check(response: httpx.Response) -> None:

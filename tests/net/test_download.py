@@ -318,12 +318,6 @@ async def test_a_range_that_was_not_asked_for_is_not_taken(
         assert files(part) == []
 
 
-async def test_from_an_encrypted_address_to_a_plain_one_is_refused() -> None:
-    with pytest.raises(DownloadFailed, match="which is not encrypted"):
-        module._next(httpx.URL("https://h/m"), "http://h/m")
-    assert module._next(httpx.URL("https://h/a/m"), "/b").host == "h"
-
-
 async def test_room_is_made_before_anything_is_written(
     client: httpx.AsyncClient, hub: Hub, part: Path
 ) -> None:

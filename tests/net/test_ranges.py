@@ -147,11 +147,6 @@ async def test_a_few_redirects_are_followed_with_the_range(web_client: httpx.Asy
         await ranged(web_client, hub.url("/start"), 5, 50)
 
 
-async def test_nobody_is_led_from_an_encrypted_place_to_an_open_one() -> None:
-    with pytest.raises(SourceError, match="not encrypted"):
-        module._next(httpx.URL("https://example.org/a"), "http://example.org/a")
-
-
 async def test_a_server_that_is_not_there(web_client: httpx.AsyncClient) -> None:
     with pytest.raises(SourceError):
         await ranged(web_client, "http://127.0.0.1:1/", 0, 1)
