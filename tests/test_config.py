@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from intelnav.config import NodeConfig, load
+from intelnav.config import AutoConfig, NodeConfig, load
 from intelnav.config.text import DEPTH, FILE_BYTES
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import ConfigError
@@ -22,6 +22,7 @@ from intelnav.domain.slice import LayerRange
 
 EXAMPLES = sorted(path for path in (Path(__file__).parents[1] / "config").iterdir() if path.is_file())
 PEER = "aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypq"
+TINY = ModelRef("name", "tiny")
 HOST = "slices: [{model: ./m.gguf, layers: 8..15}]\n"
 
 
@@ -226,7 +227,27 @@ def test_everything_in_the_reference_example_can_be_switched_on(tmp_path: Path) 
 
 
 def test_the_reference_example_names_every_key_there_is() -> None:
-    assert set(_paths(yaml.safe_load(switched_on()))) == set(_known(NodeConfig))
+    # Slices are named or left to the node; the example shows both.
+    auto = re.search(r"(?m)^# auto:\n(#  .*\n)+", switched_on())
+    assert auto is not None
+    shown = [
+        *_paths(yaml.safe_load(switched_on())),
+        *_paths(yaml.safe_load(re.sub("(?m)^# ", "", auto[0]))),
+    ]
+    assert set(shown) == set(_known(NodeConfig))
+
+
+@pytest.mark.parametrize(
+    ("text", "auto"),
+    [
+        ("slices: auto", AutoConfig()),
+        ("slices: auto\nauto:", AutoConfig()),
+        ("slices: auto\nauto: {memory: 2 GiB, models: [tiny]}", AutoConfig(memory=2**31, models=(TINY,))),
+    ],
+)
+def test_slices_can_be_left_to_the_node(folder: Path, text: str, auto: AutoConfig) -> None:
+    config = read(folder, text)
+    assert (config.slices, config.auto) == ((), auto)
 
 
 def switched_on() -> str:
@@ -305,7 +326,7 @@ def test_a_bad_variable_is_named(environ: dict[str, str], message: str) -> None:
         ("Role: host", "Role: unknown key; did you mean role?"),
         (
             "zzz: 1",
-            "zzz: unknown key; known here: role, data_dir, backend, slices, entry, network, store, api, limits, log",
+            "zzz: unknown key; known here: role, data_dir, backend, slices, auto, entry, network, store, api, limits,",
         ),
         ("3: 1", "3: a key must be a word"),
         ("data_dir: 5", "data_dir = 5: a path is wanted here"),
@@ -324,6 +345,14 @@ def test_a_bad_variable_is_named(environ: dict[str, str], message: str) -> None:
         ("backend: {threads: 1.5}", "backend.threads = 1.5: write a whole number"),
         ("backend: {gpu_layers: 10001}", "backend.gpu_layers = 10001: write a number up to 10000"),
         ("slices: all", "slices = 'all': write a list"),
+        ("auto: {memory: 1}", "auto: has an effect with slices: auto only"),
+        ("slices: auto\nrole: relay", "role = 'relay': a relay hosts no slices; remove slices: auto"),
+        ("slices: auto\nnetwork: {listen: none}", "network.listen = none: peers cannot reach the slices"),
+        ("slices: auto\nauto: {memory: lots}", "auto.memory = 'lots': write a number of bytes"),
+        (
+            "slices: [{model: m.gguf, layers: 0..1, context: 1}]",
+            "slices[0].context = 1: write a number from 16",
+        ),
         ("slices: [all]", "slices[0] = 'all': write a mapping of keys to values"),
         ("slices: [{model: m.gguf}]", "slices[0].layers: is missing; write layers: 8..15"),
         ("slices: [{layers: 8..15}]", "slices[0].model: is missing; write model: ./model.gguf"),

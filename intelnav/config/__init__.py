@@ -9,6 +9,7 @@ from intelnav.config.problems import Place, sentences
 from intelnav.config.schema import (
     DATA_DIR,
     ApiConfig,
+    AutoConfig,
     BackendConfig,
     EntryConfig,
     LimitsConfig,
@@ -27,6 +28,7 @@ from intelnav.domain.errors import ConfigError
 __all__ = [
     "DATA_DIR",
     "ApiConfig",
+    "AutoConfig",
     "BackendConfig",
     "EntryConfig",
     "LimitsConfig",

@@ -35,6 +35,12 @@ def _whole(default: int, low: int, high: int) -> int:
     return number
 
 
+def _maybe(low: int, high: int) -> int | None:
+    """A setting that is a whole number from `low` to `high`, or left out."""
+    number: int | None = Field(default=None, ge=low, le=high, strict=True)
+    return number
+
+
 def _no_items(value: object) -> object:
     """A list whose items are all commented out reads as null."""
     return () if value is None else value
@@ -72,10 +78,22 @@ class BackendConfig(_Section):
 
 
 class SliceConfig(_Section):
-    """A layer range of a model that this node hosts for others."""
+    """A layer range of a model that this node hosts for others. What is None is as in `limits`."""
 
     model: Model
     layers: Layers
+    sessions: int | None = _maybe(1, 256)
+    context: int | None = _maybe(16, 2**20)
+
+
+class AutoConfig(_Section):
+    """What the node picks its slices from, with `slices: auto`. Without `models` it is the catalog's.
+
+    `memory` is what all of them may take together, in bytes; None leaves it to the machine.
+    """
+
+    memory: Bytes = None
+    models: Items[Model] = ()
 
 
 class EntryConfig(_Section):
@@ -165,6 +183,8 @@ class ApiConfig(_Section):
 class LimitsConfig(_Section):
     """What others may take. `context` is tokens per session, `rows` per forward; `sessions` is per slice.
 
+    `grace_seconds` is how long a slice that the config no longer names goes on for answers under way.
+
     `connections` bounds the links that peers opened to this node. `contribution` says whether it serves only peers that
     host or relay themselves.
     """
@@ -173,6 +193,7 @@ class LimitsConfig(_Section):
     context: int = _whole(4096, 16, 2**20)
     rows: int = _whole(128, 1, 4096)
     idle_seconds: float = Field(default=300, gt=0, le=86_400, strict=True, allow_inf_nan=False)
+    grace_seconds: float = Field(default=300, ge=0, le=86_400, strict=True, allow_inf_nan=False)
     connections: int = _whole(64, 1, 65_536)
     contribution: Annotated[Literal["enforce", "off"], BeforeValidator(_off)] = "enforce"
 
@@ -185,12 +206,16 @@ class LogConfig(_Section):
 
 
 class NodeConfig(_Section):
-    """Everything that one node is told. Paths are absolute, and model files exist."""
+    """Everything that one node is told. Paths are absolute, and model files exist.
+
+    `slices: auto` reads as no slices, and an `auto` that is not None.
+    """
 
     role: Literal["host", "relay"] = "host"
     data_dir: DataDir = DATA_DIR
     backend: BackendConfig = BackendConfig()
     slices: Items[SliceConfig] = ()
+    auto: AutoConfig | None = None
     entry: Items[EntryConfig] = ()
     network: NetworkConfig = NetworkConfig()
     store: StoreConfig = StoreConfig()
@@ -211,6 +236,16 @@ class NodeConfig(_Section):
         listen = self.network.listen
         return listen and Address(listen.host, listen.port and listen.port + 1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _slices_of_its_own_choice(cls, value: Any) -> Any:
+        match value:
+            case {"slices": "auto"}:
+                return {**value, "slices": (), "auto": value.get("auto") or {}}
+            case {"auto": auto} if auto is not None:
+                raise Conflict("auto: has an effect with slices: auto only; write that, or remove auto")
+        return value
+
     @model_validator(mode="after")
     def _without_conflicts(self) -> Self:
         if conflicts := list(self._conflicts()):
@@ -219,6 +254,10 @@ class NodeConfig(_Section):
 
     def _conflicts(self) -> Iterator[str]:
         """Sentences about keys that are fine alone and wrong together."""
+        if self.auto is not None and self.role == "relay":
+            yield "role = 'relay': a relay hosts no slices; remove slices: auto, or write role: host"
+        if self.auto is not None and self.network.listen is None:
+            yield "network.listen = none: peers cannot reach the slices; write HOST:PORT, or remove slices: auto"
         if self.slices and self.role == "relay":
             yield "role = 'relay': a relay hosts no slices; remove slices, or write role: host"
         if self.slices and self.network.listen is None:
