@@ -17,6 +17,7 @@ from intelnav.engine.interface import SliceEngine
 from intelnav.net.dht_node import DhtNode
 from intelnav.net.dht_upkeep import Upkeep
 from intelnav.net.discovery import DhtDiscovery
+from intelnav.net.said import Said
 from intelnav.net.seeds import SeedLists
 from intelnav.wanted import ConfiguredPeers
 
@@ -48,7 +49,7 @@ class Network:
         # Nobody can reach a node that does not listen; on loopback everybody can; else others tell.
         reachable = False if listen is None else True if local else None
         self.dht = DhtNode(identity, reachable=reachable, contacts=config.data_dir / "contacts.json")
-        self.discovery = DhtDiscovery(self.dht)
+        self.discovery = DhtDiscovery(self.dht, said=Said(config.data_dir / "announced.json"))
         self._upkeep = Upkeep(self.dht, config.network.bootstrap)
         self.seeds = SeedLists(config.network.seeds, config.data_dir / "seeds", self._upkeep.add)
         self._changed = asyncio.Event()
