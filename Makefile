@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check format bench sim clean
+.PHONY: install demo test check format bench sim chaos clean
 
 install: $(STAMP)
 
@@ -37,6 +37,9 @@ bench: install
 
 sim: install
 	$(BIN)/python -m tests.sim
+
+chaos: install
+	$(BIN)/python -m tests.chaos
 
 clean:
 	rm -rf build $(VENV)
