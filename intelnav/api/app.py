@@ -14,7 +14,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from intelnav.api.completions import Completions
-from intelnav.api.control import Control, control_routes
+from intelnav.api.control import Control
+from intelnav.api.control_routes import control_routes
 from intelnav.api.errors import ApiError
 from intelnav.api.models import Library, model_routes
 from intelnav.api.network import Network, network_routes
