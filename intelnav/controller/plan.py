@@ -4,9 +4,9 @@ All actions of a plan can start at once. Whoever carries them out shows it in wh
 Bring, Load, Unload and Cancel as `doing` until they end, the others by their effect at once.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
+from intelnav.controller.admission import Admission, stays
 from intelnav.controller.state import (
     Action,
     Announce,
@@ -48,7 +48,7 @@ def after_success(previous: Failure | None, since: float, now: float) -> Failure
 
 def retry_at(failure: Failure) -> float:
     """When a slice that failed is tried again."""
-    return failure.at + min(LAST_RETRY, FIRST_RETRY * 2 ** min(failure.count - 1, 10))
+    return failure.at + min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(failure.count - 1, 10))
 
 
 def plan(desired: Desired, observed: Observed, now: float) -> Plan:
@@ -56,13 +56,15 @@ def plan(desired: Desired, observed: Observed, now: float) -> Plan:
     wanted = {slice.name: slice for slice in desired.slices}
     others = sorted(observed.slices.keys() - wanted.keys(), key=str)
     pairs = [(wanted.get(name), _of(observed, name)) for name in [*wanted, *others]]
-    memory = _Memory.of(pairs, observed.memory)
+    memory = Admission.of(pairs, observed.memory)
     draft = _Draft(now)
     for slice, there in pairs:
+        if slice is not None and there.loaded is not None and not stays(slice, there):
+            memory.readmit(there.need or 0, there.loaded.memory)
         if there.doing is not None:
             state, reason = _busy(draft, slice, there)
         elif there.loaded is not None:
-            state, reason = _worker(draft, slice, there, desired.grace, memory)
+            state, reason = _worker(draft, slice, there, desired.grace)
         elif slice is None:
             state, reason = _left(draft, there)
         else:
@@ -113,55 +115,14 @@ class _Draft:
         )
 
 
-@dataclass(slots=True)
-class _Memory:
-    """Bytes: what all may take, what is taken or kept for others, and the part of that which stays when all is done."""
-
-    room: int
-    taken: int
-    staying: int
-
-    @classmethod
-    def of(cls, pairs: Iterable[tuple[WantedSlice | None, ObservedSlice]], room: int) -> "_Memory":
-        memory = cls(room, 0, 0)
-        for slice, there in pairs:
-            memory.taken += _held(there)
-            memory.staying += _held(there) if _stays(slice, there) else 0
-        return memory
-
-    def admit(self, need: int, released: int = 0) -> bool:
-        """Whether `need` more fits now. What fits once the going are gone is kept free for it: the first comes first.
-
-        `released` is what its own slice has, and gives back first.
-        """
-        fits = released == 0 and (self.taken == 0 or self.taken + need <= self.room)
-        if fits or self.staying == 0 or self.staying + need <= self.room:
-            self.taken += max(0, need - released)
-            self.staying += need
-        return fits
-
-
 def _of(observed: Observed, name: SliceName) -> ObservedSlice:
     return observed.slices.get(name, ObservedSlice(name))
-
-
-def _held(there: ObservedSlice) -> int:
-    if there.loaded is not None:
-        return there.loaded.memory
-    return (there.need or 0) if there.doing == "loading" else 0
-
-
-def _stays(slice: WantedSlice | None, there: ObservedSlice) -> bool:
-    """Whether its worker, running or starting, is as the config has it."""
-    if slice is None or there.doing in ("unloading", "cancelling"):
-        return False
-    return there.loaded is None or there.loaded.room == slice.room
 
 
 def _busy(draft: _Draft, slice: WantedSlice | None, there: ObservedSlice) -> tuple[State, str]:
     """Something is under way: it is let end, or is stopped if nobody wants it."""
     name, doing = there.name, there.doing
-    if there.announced and (there.loaded is None or not _stays(slice, there)):
+    if there.announced and (there.loaded is None or not stays(slice, there)):
         draft.actions.append(Withdraw(name, "it does not serve any more"))
     if doing == "unloading":
         return "draining", "its worker is being ended"
@@ -179,14 +140,12 @@ def _busy(draft: _Draft, slice: WantedSlice | None, there: ObservedSlice) -> tup
 
 
 def _worker(
-    draft: _Draft, slice: WantedSlice | None, there: ObservedSlice, grace: float, memory: _Memory
+    draft: _Draft, slice: WantedSlice | None, there: ObservedSlice, grace: float
 ) -> tuple[State, str]:
     """A worker runs: it serves, or it is drained and ended."""
     assert there.loaded is not None
     if slice is not None and there.loaded.room == slice.room:
         return _serve(draft, slice, there)
-    if slice is not None and there.need is not None:
-        memory.admit(there.need, there.loaded.memory)
     name, in_use = there.name, there.loaded.in_use
     why = "not wanted any more" if slice is None else "to be loaded anew, with other settings"
     if there.announced:
@@ -225,7 +184,7 @@ def _left(draft: _Draft, there: ObservedSlice) -> tuple[State, str]:
     return "stopped", "not wanted any more"
 
 
-def _start(draft: _Draft, slice: WantedSlice, there: ObservedSlice, memory: _Memory) -> tuple[State, str]:
+def _start(draft: _Draft, slice: WantedSlice, there: ObservedSlice, memory: Admission) -> tuple[State, str]:
     """It is wanted and does not run."""
     name, failure = there.name, there.failure
     if there.announced:
@@ -236,14 +195,11 @@ def _start(draft: _Draft, slice: WantedSlice, there: ObservedSlice, memory: _Mem
     if not there.here:
         draft.actions.append(Bring(name, _again(failure, "wanted, and not on this disk")))
         return "pending", "to be brought here"
-    need, taken = there.need or 0, memory.taken
-    if memory.admit(need):
-        draft.actions.append(Load(name, slice.room, _again(failure, "here, and its memory is free")))
-        return "pending", "its worker is to be started"
-    return "pending", (
-        f"waits for memory: needs {_gib(need)} GiB beside {_gib(taken)} GiB of this node's other slices, "
-        f"where {_gib(memory.room)} GiB are all there is; host fewer layers, or lower sessions or context"
-    )
+    lacking = memory.admit(there.need or 0)
+    if lacking:
+        return "pending", lacking
+    draft.actions.append(Load(name, slice.room, _again(failure, "here, and its memory is free")))
+    return "pending", "its worker is to be started"
 
 
 def _again(failure: Failure | None, reason: str) -> str:
@@ -254,7 +210,3 @@ def _difference(was: WantedSlice, slice: WantedSlice) -> str:
     """Which settings of the room differ, as `sessions 8 -> 16`."""
     before, after = asdict(was.room), asdict(slice.room)
     return ", ".join(f"{key} {before[key]} -> {after[key]}" for key in after if before[key] != after[key])
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f}"

@@ -223,7 +223,10 @@ class SliceView:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, and what users are told. `wake_at` is when time alone changes it: the next try, the end of a grace; None is never."""
+    """What to do now, and what users are told.
+
+    `wake_at` is when time alone changes it: the next try, the end of a grace; None is never.
+    """
 
     actions: tuple[Action, ...] = ()
     wake_at: float | None = None
