@@ -4,7 +4,7 @@ from itertools import combinations
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from intelnav.controller.plan import after_failure, after_success, changes, plan, retry_at
 from intelnav.controller.state import (
@@ -53,9 +53,38 @@ class Controller(RuleBasedStateMachine):
         super().__init__()
         self.world = World(SIZES, memory=9)
 
+    @initialize(slices=configs, in_use=st.integers(0, 2))
+    def begin(self, slices: list[WantedSlice], in_use: int) -> None:
+        """Most walks begin with workers that run."""
+        self.edit(slices, 30.0)
+        if in_use:
+            self.run(3)
+            for name in self._running():
+                self.world.use(name, in_use - 1)
+
     @rule(slices=configs, grace=st.sampled_from((0.0, 30.0)))
     def edit(self, slices: list[WantedSlice], grace: float) -> None:
         self.world.desired = Desired(self.world.desired.generation + 1, tuple(slices), grace)
+
+    @precondition(lambda self: self.world.desired.slices)
+    @rule(data=st.data(), room=st.sampled_from((None, *ROOMS)), hosted=st.booleans())
+    def edit_one(self, data: st.DataObject, room: Room | None, hosted: bool) -> None:
+        """One slice is loaded otherwise from now on, or not wanted any more; the others stay."""
+        before = self.world.desired
+        which = data.draw(st.sampled_from(before.slices))
+        after = () if room is None else (WantedSlice(which.name, room, hosted),)
+        index = before.slices.index(which)
+        slices = (*before.slices[:index], *after, *before.slices[index + 1 :])
+        self.world.desired = Desired(before.generation + 1, slices, before.grace)
+
+    @rule(times=st.integers(1, 4))
+    def run(self, times: int) -> None:
+        """All goes well for a while."""
+        for _ in range(times):
+            self.carry_out_all()
+            for name in NAMES:
+                if self._doing(name):
+                    self.world.finish(name)
 
     @rule(which=st.sets(st.integers(0, 9)))
     def carry_out(self, which: set[int]) -> None:
@@ -90,13 +119,13 @@ class Controller(RuleBasedStateMachine):
         self.world.die(data.draw(st.sampled_from(self._running())))
 
     @precondition(lambda self: self._running())
-    @rule(data=st.data(), in_use=st.integers(0, 3))
+    @rule(data=st.data(), in_use=st.integers(0, 2))
     def use(self, data: st.DataObject, in_use: int) -> None:
         name = data.draw(st.sampled_from(self._running()))
         there = self.world.slices[name]
         assert there.loaded is not None
         # None are taken while it drains.
-        most = there.loaded.in_use if there.draining is not None else 3
+        most = there.loaded.in_use if there.draining is not None else 2
         self.world.use(name, min(in_use, most))
 
     @rule(name=names)
@@ -244,7 +273,7 @@ def _has_a_cause(action: Action, wanted: WantedSlice | None, there: ObservedSlic
 
 
 TestController = Controller.TestCase
-TestController.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestController.settings = settings(max_examples=400, stateful_step_count=30, deadline=None)
 
 
 def test_failures_wait_twice_as_long_each_time_up_to_a_minute() -> None:
