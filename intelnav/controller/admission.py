@@ -37,8 +37,8 @@ class Admission:
             self.staying += need
             return ""
         lacking = (
-            f"waits for memory: needs {_gib(need)} GiB beside {_gib(self.taken)} GiB of this node's other slices, "
-            f"where {_gib(self.room)} GiB are all there is; host fewer layers, or lower sessions or context"
+            f"waits for memory: needs {_gib(need)} GiB beside {_gib(self.taken)} GiB of other slices or kept for "
+            f"them, where {_gib(self.room)} GiB are all there is; host fewer layers, or lower sessions or context"
         )
         self._keep(need, need)
         return lacking

@@ -127,7 +127,11 @@ def _busy(draft: _Draft, slice: WantedSlice | None, there: ObservedSlice) -> tup
     if doing == "unloading":
         return "draining", "its worker is being ended"
     if doing == "cancelling":
-        return ("stopped", "what was under way is being stopped") if slice is None else ("pending", "")
+        return (
+            ("stopped", "what was under way is being stopped")
+            if slice is None
+            else ("pending", "what was under way is being stopped first")
+        )
     if slice is None:
         draft.actions.append(Cancel(name, f"not wanted any more while {doing}"))
         return "stopped", "not wanted any more"
@@ -162,7 +166,7 @@ def _worker(
         draft.actions.append(Unload(name, over))
         return "draining", over
     draft.wake_at(end)
-    return "draining", f"{why}: {in_use} in use, which have {grace:g} s to end"
+    return "draining", f"{why}; in use by {in_use}, for {grace:g} s at most"
 
 
 def _serve(draft: _Draft, slice: WantedSlice, there: ObservedSlice) -> tuple[State, str]:
@@ -198,7 +202,7 @@ def _start(draft: _Draft, slice: WantedSlice, there: ObservedSlice, memory: Admi
     lacking = memory.admit(there.need or 0)
     if lacking:
         return "pending", lacking
-    draft.actions.append(Load(name, slice.room, _again(failure, "here, and its memory is free")))
+    draft.actions.append(Load(name, slice.room, _again(failure, "here, and there is memory for it")))
     return "pending", "its worker is to be started"
 
 
