@@ -39,8 +39,8 @@ class EntryModel:
     """A model that this node answers for.
 
     `cid` gives the model's id, `front` and `head` the engine that is loaded right now, or they raise EngineError: the
-    model may still be on its way, and a worker may have been replaced since. `head` is given if the entry keeps norm,
-    head and sampling; it runs the model's last layer.
+    model may still be on its way, and a worker may have been replaced since; PeerError while it is draining. `head` is
+    given if the entry keeps norm, head and sampling; it runs the model's last layer.
     """
 
     cid: Callable[[], str]
@@ -51,36 +51,56 @@ class EntryModel:
 
 
 class Entry:
-    """Answers requests over chains that it plans from `discovery`. Implements `Completer`."""
+    """Answers requests over chains that it plans from `discovery`. Implements `Completer`.
+
+    `serves` can be set to other models at any time; answers under way go on.
+    """
 
     def __init__(self, own: PeerId, models: Sequence[EntryModel], discovery: Discovery, rings: Rings) -> None:
+        self.serves = models
         self._own = own
-        self._models = models
+        self._closed = ""
+        self._running = 0
         self._discovery = discovery
         self._rings = rings
+
+    def __len__(self) -> int:
+        """How many answers are under way."""
+        return self._running
+
+    def close(self, reason: str) -> None:
+        """Refuse new questions from now on, with PeerError `draining`; answers under way go on."""
+        self._closed = reason
 
     def models(self) -> list[ServedModel]:
         """The models whose front is loaded right now."""
         served = []
-        for model in self._models:
+        for model in self.serves:
             try:
                 served.append(ServedModel(model.cid(), model.name, model.front().info.context))
-            except EngineError:
+            except (EngineError, PeerError):
                 continue
         return served
 
     @asynccontextmanager
     async def answer(self, request: Request) -> AsyncIterator[Answer]:
         """Run a generation; see `Completer.answer`."""
+        if self._closed:
+            raise PeerError(Code.DRAINING, self._closed)
         started = time.perf_counter()
         model = self._find(request.model)
-        prompt = await _tokens(model.front(), request)
-        async with AsyncExitStack() as stack:
-            chain = await self._open(stack, model, prompt, request)
-            stack.callback(self._learn, model.cid(), chain)
-            yield await stack.enter_async_context(
-                aclosing(_generate(chain, model.front(), prompt, request, started))
-            )
+        cid, front = model.cid(), model.front()
+        self._running += 1
+        try:
+            prompt = await _tokens(front, request)
+            async with AsyncExitStack() as stack:
+                chain = await self._open(stack, model, front, prompt, request)
+                stack.callback(self._learn, cid, chain)
+                yield await stack.enter_async_context(
+                    aclosing(_generate(chain, front, prompt, request, started))
+                )
+        finally:
+            self._running -= 1
 
     async def preview(self, name: str, count: int = 1) -> dict[str, Any]:
         """The chains that a request for this model would take now; see `preview.preview`.
@@ -94,20 +114,24 @@ class Entry:
         return preview(adverts, layers, count, self._rings.book.estimates(model.cid(), time.monotonic()))
 
     def _find(self, name: str) -> EntryModel:
-        for model in self._models:
+        for model in self.serves:
             if name == model.name:
                 return model
             with suppress(EngineError):
                 if name == model.cid():
                     return model
-        known = ", ".join(model.name for model in self._models) or "none: the config names no entry"
+        known = ", ".join(model.name for model in self.serves) or "none: the config names no entry"
         raise ConfigError(f"model {name[:80]!r} is not served here; served: {known}")
 
     async def _open(
-        self, stack: AsyncExitStack, model: EntryModel, prompt: Sequence[int], request: Request
+        self,
+        stack: AsyncExitStack,
+        model: EntryModel,
+        front: SliceEngine,
+        prompt: Sequence[int],
+        request: Request,
     ) -> Chain:
         """Take sequences at home, then open a ring around the peers that refuse."""
-        front = model.front()
         # A front that reaches to the end of the model has the head anyway.
         head = None if model.head is None or front.info.is_tail else model.head()
         if len(prompt) >= front.info.context:

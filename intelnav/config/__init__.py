@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -22,7 +23,7 @@ from intelnav.config.schema import (
     SliceConfig,
     StoreConfig,
 )
-from intelnav.config.text import Tree, read_file, read_yaml
+from intelnav.config.text import FILE_BYTES, Tree, as_mapping, read_file, read_toml, read_yaml
 from intelnav.domain.errors import ConfigError
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "SliceConfig",
     "StoreConfig",
     "load",
+    "parse",
 ]
 
 _PREFIX = "INTELNAV_"
@@ -54,13 +56,27 @@ def load(path: Path | None, environ: Mapping[str, str]) -> NodeConfig:
     Relative paths start at the folder of the file. Raises ConfigError that lists every problem.
     """
     tree = read_file(path) if path is not None else {}
+    return _config(tree, path, environ, str(path or "environment"))
+
+
+def parse(
+    text: str, style: Literal["yaml", "toml"], path: Path | None, environ: Mapping[str, str]
+) -> NodeConfig:
+    """The config that `text` would be if it stood in the file `path`; otherwise as `load`."""
+    if len(text.encode(errors="replace")) > FILE_BYTES:
+        raise ConfigError(f"larger than {FILE_BYTES} bytes; a config never is")
+    return _config(
+        as_mapping(read_toml(text) if style == "toml" else read_yaml(text)), path, environ, "config"
+    )
+
+
+def _config(tree: Tree, path: Path | None, environ: Mapping[str, str], where: str) -> NodeConfig:
     origins = _override(tree, environ)
     folder = path.absolute().parent if path is not None else Path.cwd()
     try:
         return NodeConfig.model_validate(tree, context={"folder": folder})
     except ValidationError as error:
         problems = list(sentences(error, origins))
-        where = path or "environment"
         if len(problems) == 1:
             raise ConfigError(f"{where}: {problems[0]}") from error
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from anyio import to_thread
 from httpx import AsyncClient
@@ -50,8 +50,8 @@ class Providers(Protocol):
         ...
 
 
-Note = Callable[[str, Progress | JobProgress], None]
-"""Told what is being done (`importing`, `fetching`), with its figures."""
+Note = Callable[[Literal["importing", "fetching", "stitching"], Progress | JobProgress], None]
+"""Told what is being done (`importing`, `fetching`, `stitching`), with its figures."""
 
 BESIDE = ".manifest.json"
 """What a publisher appends to the URL of a GGUF for that of its manifest."""
@@ -71,8 +71,11 @@ class Shelf:
         self._names = Names(store, catalog)
         self._providers = providers
         self._client = client
-        self._rate = rate
         self._pace = Pace(rate)
+
+    def limit(self, rate: int | None) -> None:
+        """Bound what comes over the network from now on; see `rate` above."""
+        self._pace.rate = rate
 
     def cid_of(self, ref: ModelRef) -> str | None:
         """The id that a reference stands for, as far as this node can tell without asking anyone."""
@@ -85,6 +88,16 @@ class Shelf:
             found = self._names.find(ref)
             return found.cid if found is not None else None
         return None
+
+    def blocks_of(self, ref: ModelRef) -> int | None:
+        """How many layers a model has, if this node knows it; ConfigError for a name that nobody knows. May block."""
+        found = self._names.find(ref)
+        return found.blocks if found is not None else None
+
+    def names_of(self, ref: ModelRef) -> list[str]:
+        """What a model of the store is called, as far as this node can tell without asking anyone. May block."""
+        manifest = self.store.manifest(self.cid_of(ref) or "")
+        return self._names.of(manifest) if manifest is not None else []
 
     async def find(self, ref: ModelRef, note: Note = lambda _doing, _progress: None) -> Model:
         """The model that `ref` names; what is not known yet is hashed, fetched or imported.
@@ -132,7 +145,14 @@ class Shelf:
         note("fetching", progress)
         sources = [*await self._peers(model.cid), *self._origins(model.manifest)]
         return await fetch_slice(
-            self.store, model.manifest, layers, sources, progress, pace=self._pace, keep=self.wanted
+            self.store,
+            model.manifest,
+            layers,
+            sources,
+            progress,
+            pace=self._pace,
+            keep=self.wanted,
+            stage=lambda doing: note(doing, progress),
         )
 
     async def _at(self, path: Path, note: Note) -> Model:
@@ -159,7 +179,9 @@ class Shelf:
         progress = JobProgress()
         note("importing", progress)
         entry = self._catalog.of_origin(what)
-        return await import_model(self.store, what, progress, entry=entry, keep=self.wanted, rate=self._rate)
+        return await import_model(
+            self.store, what, progress, entry=entry, keep=self.wanted, rate=self._pace.rate
+        )
 
     async def _published(self, ref: ModelRef) -> Manifest | None:
         """The manifest that lies beside the file at a URL: who is believed for the file is believed for it."""

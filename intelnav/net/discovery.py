@@ -151,6 +151,14 @@ class DhtDiscovery:
         """No longer serve the model with this CID, and say so at once; again later, if nobody else heard it."""
         await self._withdraw([model_key(model)])
 
+    async def withdraw_models(self) -> None:
+        """List no models any more, and say so at once."""
+        await self._withdraw([MODELS_KEY])
+
+    async def withdraw_contribution(self) -> None:
+        """Neither host nor relay any more, and say so at once."""
+        await self._withdraw([peer_key(self._node.identity.peer.key)])
+
     async def withdraw_all(self) -> None:
         """Take back everything that was announced, at once; for a node that drains or stops.
 

@@ -45,9 +45,9 @@ class Traffic(Events, Protocol):
 class Peers:
     """The node's links. `traffic` is told of messages and losses, and asked which links it still needs.
 
-    `limit` bounds the connections from outside and, apart from them, those that this node dialled; `max_message` is
-    the size in bytes up to which a peer's message is read. The X25519 key is made here, once per process, and never
-    stored.
+    `limit` bounds the connections from outside and, apart from them, those that this node dialled; it can be set at any
+    time. `max_message` is the size in bytes up to which a peer's message is read. The X25519 key is made here, once per
+    process, and never stored.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Peers:
         self.own = identity.peer
         self._identity = identity
         self._traffic = traffic
-        self._limit = limit
+        self.limit = limit
         self._max_message = max_message
         self._static_key = os.urandom(32)
         self._handshakes: dict[Connection, None] = {}
@@ -165,7 +165,7 @@ class Peers:
         """A handshake succeeded."""
         if link in self._handshakes:
             del self._handshakes[link]
-            if len(self._inbound) >= self._limit:
+            if len(self._inbound) >= self.limit:
                 link.close("this node has as many links as its limits.connections allows")
                 return
             self._inbound.add(link)
@@ -209,7 +209,7 @@ class Peers:
     def _make_room(self) -> None:
         """Before a dial: with as many dialled links as the limit, one that nothing uses has to go."""
         alive = [link for link in self._dialled if link.alive]
-        if len(alive) + len(self._dials) <= self._limit:
+        if len(alive) + len(self._dials) <= self.limit:
             return
         unused = next((link for link in alive if not self._traffic.uses(link)), None)
         if unused is None:
