@@ -58,6 +58,7 @@ class Run:
         """All events, and then the world is given back for good."""
         self._write()
         self._node.start()
+        until(lambda: self._node.get("/health") is not None)
         for number, event in enumerate(events(seed, count)):
             try:
                 self.tally.counts[event.kind] = self.tally.counts.get(event.kind, 0) + 1

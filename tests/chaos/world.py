@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,11 @@ class World:
 
     def fill_disk(self) -> None:
         """Leave no byte of the disk free."""
-        with self._filler.open("ab") as filler:
+        with self._filler.open("ab", buffering=0) as filler:
             for size in (2**20, 2**12):
-                try:
+                with suppress(OSError):
                     while True:
                         filler.write(bytes(size))
-                        filler.flush()
-                except OSError:
-                    continue
 
     def free_disk(self) -> None:
         self._filler.unlink(missing_ok=True)
