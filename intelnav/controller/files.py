@@ -27,9 +27,12 @@ class SliceFile:
     mark: Mark
 
     @classmethod
-    def at(cls, path: Path) -> Self:
-        """The slice at `path`. Raises ConfigError or ContentError for what cannot be loaded, OSError if it is gone."""
-        mark = mark_of(path)
+    def at(cls, path: Path, mark: Mark | None = None) -> Self:
+        """The slice at `path`, with what was its mark before anything of it was read.
+
+        Raises ConfigError or ContentError for what cannot be loaded, OSError if it is gone.
+        """
+        mark = mark or mark_of(path)
         found = cls(path, describe(path), mark)
         # What it would take can only be told of a sound header.
         found.need(Room())
@@ -69,11 +72,12 @@ def sound(store: Store, model: Model, layers: LayerRange, path: Path) -> SliceFi
     Raises ContentError if it is not what it should be. It is set aside then, so that the next one is put together from
     what is sound in it.
     """
-    found = SliceFile.at(path)
+    mark = mark_of(path)
     in_store = path.is_relative_to(store.root)
+    # Before anything is read out of it: what cannot even be read must be set aside as well.
     if in_store and (fault := store.verify_slice(model.cid, layers)) is not None:
         raise ContentError(f"{path} was damaged, and is put together again: {fault.reason}")
-    return found
+    return SliceFile.at(path, mark)
 
 
 def still_sound(store: Store, model: Model, layers: LayerRange, file: SliceFile) -> SliceFile:

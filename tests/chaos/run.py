@@ -83,6 +83,8 @@ class Run:
         self._write()
 
     def bad_edit(self, event: Event) -> None:
+        # A node that starts on a bad file ends, and says why.
+        until(lambda: self._node.get("/health") is not None)
         self._bad = True
         (self._node.folder / "node.yaml").write_text(event.text)
 
