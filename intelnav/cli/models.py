@@ -68,7 +68,7 @@ def import_(
     from intelnav.cli.client import NodeClient
     from intelnav.cli.terminal import size_text
 
-    with NodeClient(node) as asked, asked.job("/models/import", {"what": _absolute(what)}) as events:
+    with NodeClient(node) as asked, asked.job("/models/import", {"what": absolute(what)}) as events:
         model = _follow(events, as_json)
     if not as_json:
         print(
@@ -133,7 +133,7 @@ def _served(node: "NodeClient") -> Json:
         return {"swarm": None, "swarm_problem": str(error)}
 
 
-def _absolute(what: str) -> str:
+def absolute(what: str) -> str:
     """`what`, as the node is told: it does not know the folder that a path starts at."""
     if "://" not in what and (looks_like_a_path(what) or Path(what).is_file()):
         return os.path.abspath(Path(what).expanduser())

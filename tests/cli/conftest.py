@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from intelnav.api.app import build_app
 from intelnav.api.serve import serve
 from intelnav.domain.advert import Address
 from tests.fakes.completer import CountingCompleter
+from tests.fakes.control import ScriptedControl
 from tests.fakes.library import ScriptedLibrary
 from tests.fakes.network import ScriptedNetwork
 
@@ -36,6 +37,19 @@ STATUS: dict[str, Any] = {
             "reason": "",
             "engine_class": "cpu/1",
             "memory_estimate_bytes": 123_000_000,
+            "announced": True,
+            "in_use": 2,
+            "next_try_seconds": None,
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "observedGeneration": 3,
+                    "reason": "Loaded",
+                    "message": "",
+                    "lastTransitionTime": "2026-01-02T03:04:05.000Z",
+                }
+            ],
         }
     ],
     "entry": [
@@ -47,6 +61,7 @@ STATUS: dict[str, Any] = {
             "head": "tail",
             "state": "failed",
             "reason": "no [memory] left",
+            "next_try_seconds": 3.9,
         }
     ],
     "peers": [
@@ -56,6 +71,15 @@ STATUS: dict[str, Any] = {
         }
     ],
     "sessions": 3,
+    "config": {
+        "file": "/etc/intelnav/node.yaml",
+        "generation": 3,
+        "valid": True,
+        "error": None,
+        "loaded_at": "2026-01-02T03:04:05.000Z",
+    },
+    "overrides": [],
+    "stopping": False,
 }
 
 
@@ -67,6 +91,8 @@ class Served:
     completer: CountingCompleter = field(default_factory=CountingCompleter)
     library: ScriptedLibrary = field(default_factory=ScriptedLibrary)
     network: ScriptedNetwork = field(default_factory=ScriptedNetwork)
+    control: ScriptedControl = field(default_factory=ScriptedControl)
+    status: dict[str, Any] = field(default_factory=lambda: STATUS)
     address: Address | None = None
     _started: threading.Event = field(default_factory=threading.Event)
     _stop: anyio.Event = field(default_factory=anyio.Event)
@@ -78,10 +104,11 @@ class Served:
     async def _serve(self) -> None:
         app = build_app(
             self.completer,
-            status=lambda: STATUS,
+            status=lambda: self.status,
             ready=lambda: (True, ""),
             library=self.library,
             network=self.network,
+            control=self.control,
         )
         self._token = anyio.lowlevel.current_token()
         async with anyio.create_task_group() as tasks:
@@ -99,7 +126,11 @@ class Served:
 
     def set(self, event: anyio.Event) -> None:
         """Set an event of the application's loop."""
-        anyio.from_thread.run_sync(event.set, token=self._token)
+        self.call(event.set)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function in the application's loop."""
+        anyio.from_thread.run_sync(function, token=self._token)
 
     def stop(self) -> None:
         self.set(self._stop)

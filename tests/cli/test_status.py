@@ -1,6 +1,6 @@
 import json
 
-from intelnav.cli.status import _state
+from intelnav.cli.status import state_text
 from tests.cli.conftest import STATUS, Cli, Served
 
 
@@ -11,8 +11,8 @@ def test_tables_show_what_the_node_says(cli: Cli, served: Served) -> None:
     for wanted in (
         f"host {STATUS['peer']}, version 1.2.3",
         "up 1 h 02 min, listens on no address, 3 sessions",
-        "counter 0..8 tail failed: no [memory] left",
-        "counting 8..15 ready 123 MB cpu/1",
+        "counter 0..8 tail failed: no [memory] left; next try in 4 s",
+        "counting 8..15 ready yes 2 123 MB cpu/1",
         "eaqseize 192.0.2.7:7717",
     ):
         assert wanted in lines
@@ -30,6 +30,6 @@ def test_a_slice_on_its_way_tells_how_far_it_is() -> None:
         "dropped": [{"source": "http://192.0.2.9:7718", "reason": "lied"}],
     }
     part = {"state": "fetching", "reason": "", "progress": progress}
-    assert _state(part) == "fetching 25 % of 200 MB at 12.5 MB/s, dropped 1 sources"
-    assert _state(part | {"state": "ready"}) == "ready"
-    assert _state(part | {"state": "failed", "reason": "no source"}) == "failed: no source"
+    assert state_text(part) == "fetching 25 % of 200 MB at 12.5 MB/s, dropped 1 sources"
+    assert state_text(part | {"state": "ready"}) == "ready"
+    assert state_text(part | {"state": "failed", "reason": "no source"}) == "failed: no source"
