@@ -147,7 +147,7 @@ def lines(model: str, layers: str, *, toml: bool) -> list[str]:
     """How a config says that a slice is hosted."""
     if toml:
         # What JSON writes of printable text, TOML reads.
-        return ["[[slices]]", f"model = {json.dumps(model)}", f"layers = {json.dumps(layers)}"]
+        return ["[[slices]]", f"model = {json.dumps(model, ensure_ascii=False)}", f'layers = "{layers}"']
     import yaml
 
     text: str = yaml.safe_dump(

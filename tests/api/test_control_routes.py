@@ -9,7 +9,7 @@ import pytest
 from intelnav.api.control import Conflict, Event, UnknownSlice
 from intelnav.domain.errors import Code, ConfigError, EngineError, PeerError
 from intelnav.domain.slice import LayerRange
-from tests.api.conftest import Node, Serving
+from tests.api.conftest import Serving
 from tests.fakes.completer import CountingCompleter
 from tests.fakes.control import ARRIVING, EVENTS, HELD, PLANNED
 
@@ -160,10 +160,10 @@ async def test_who_follows_is_told_at_once_until_the_node_stops(serving: Serving
         lines = answer.aiter_lines()
         assert await anext(lines) == ":"
         for seq in (5, 6):
-            await _followed(node)
+            await node.control.wait_followed()
             node.control.tell(Event(seq, 0.0, "node", f"event {seq}"))
             assert (await _next(lines))["seq"] == seq
-        await _followed(node)
+        await node.control.wait_followed()
         node.control.stop()
         assert [line async for line in lines if line] == ["data: [DONE]"]
 
@@ -172,16 +172,9 @@ async def test_a_follower_that_goes_away_is_forgotten(serving: Serving) -> None:
     async with serving(CountingCompleter()) as node:
         async with node.local.stream("GET", "/events") as answer:
             await _next(answer.aiter_lines())
-            await _followed(node)
+            await node.control.wait_followed()
         with anyio.fail_after(10):
             await node.control.gone.wait()
-
-
-async def _followed(node: Node) -> None:
-    """Return once somebody waits for the next event."""
-    with anyio.fail_after(10):
-        await node.control.came.wait()
-    node.control.came = anyio.Event()
 
 
 async def _next(lines: AsyncIterator[str]) -> dict[str, Any]:

@@ -1,10 +1,19 @@
 """The command as a process of its own, and the node's real HTTP application around a counting completer."""
 
+import codecs
+import fcntl
 import os
+import pty
+import re
+import select
+import struct
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +141,10 @@ class Served:
         """Call a function in the application's loop."""
         anyio.from_thread.run_sync(function, token=self._token)
 
+    def wait_followed(self) -> None:
+        """Return once somebody waits for the next event, anew since the last call."""
+        anyio.from_thread.run(self.control.wait_followed, token=self._token)
+
     def stop(self) -> None:
         self.set(self._stop)
 
@@ -193,3 +206,60 @@ class Cli:
 def cli(tmp_path: Path) -> Cli:
     """The command."""
     return Cli(tmp_path)
+
+
+@dataclass
+class Terminal:
+    """The command on a terminal of its own: what is typed, and what is seen so far."""
+
+    process: "subprocess.Popen[bytes]"
+    master: int
+    seen: str = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def wait_for(self, pattern: str) -> None:
+        """Read until `pattern` is seen; what was seen up to it does not count again."""
+        deadline = time.monotonic() + 15
+        while (match := re.search(pattern, self.seen)) is None:
+            assert time.monotonic() < deadline, f"{pattern!r} is not in {self.seen!r}"
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.seen += self._decoder.decode(os.read(self.master, 65536))
+        self.seen = self.seen[match.end() :]
+
+    def __post_init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+
+Starting = Callable[..., AbstractContextManager[Terminal]]
+
+
+@pytest.fixture(name="pty")
+def on_terminal(cli: Cli) -> Starting:
+    """Starts a command on a terminal, and kills what is left of it."""
+
+    @contextmanager
+    def start(*arguments: str) -> Iterator[Terminal]:
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=cli.environ | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+            cwd=cli.home,
+            # A terminal sends its signals to the session that it controls.
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        try:
+            yield Terminal(process, master)
+        finally:
+            process.kill()
+            process.wait()
+            os.close(master)
+
+    return start

@@ -49,7 +49,7 @@ EVENTS = (
 class ScriptedControl:
     """Slices of `hosted` can be left; `fail` is raised instead of any answer. `tell` and `stop` wake who follows.
 
-    `came` is set by who waits for the next event, `gone` by who does so no more.
+    `gone` is set when a follower goes away.
     """
 
     report: PlanReport = PLANNED
@@ -57,8 +57,8 @@ class ScriptedControl:
     kept: list[Event] = field(default_factory=lambda: list(EVENTS))
     fail: Exception | None = None
     asked: list[tuple[object, ...]] = field(default_factory=list)
-    came: anyio.Event = field(default_factory=anyio.Event)
     gone: anyio.Event = field(default_factory=anyio.Event)
+    _came: anyio.Event = field(default_factory=anyio.Event)
     _news: anyio.Event = field(default_factory=anyio.Event)
 
     async def plan(self, text: str | None, style: Literal["yaml", "toml"]) -> PlanReport:
@@ -89,7 +89,7 @@ class ScriptedControl:
         return [event for event in self.kept if event.seq > after]
 
     async def next_event(self, after: int) -> None:
-        self.came.set()
+        self._came.set()
         try:
             await self._news.wait()
         except anyio.get_cancelled_exc_class():
@@ -104,6 +104,12 @@ class ScriptedControl:
         """Wake who follows; without an event told before, this is how a node's end looks."""
         self._news.set()
         self._news = anyio.Event()
+
+    async def wait_followed(self) -> None:
+        """Return once somebody waits for the next event, anew since the last call."""
+        with anyio.fail_after(10):
+            await self._came.wait()
+        self._came = anyio.Event()
 
     def _note(self, *what: object) -> None:
         self.asked.append(what)
