@@ -96,10 +96,15 @@ class NodeClient:
         """What the node says about itself."""
         return self._json("GET", "/status")
 
+    def served(self) -> list[Json]:
+        """The models that can be asked here, each with its `id` and `cid`."""
+        with _translated(self.where):
+            models = [dict(model) for model in self._json("GET", "/v1/models")["data"]]
+            return [{"id": model["id"], "cid": model["cid"]} for model in models]
+
     def models(self) -> list[str]:
         """Names of the models that can be asked here, in the order of the node's config; at least one."""
-        with _translated(self.where):
-            names = [str(model["id"]) for model in self._json("GET", "/v1/models")["data"]]
+        names = [str(model["id"]) for model in self.served()]
         if not names:
             raise NodeError(
                 f"the node at {self.where} answers for no model: name one under `entry` in its config"

@@ -69,7 +69,7 @@ def import_(
     from intelnav.cli.terminal import size_text
 
     with NodeClient(node) as asked, asked.job("/models/import", {"what": absolute(what)}) as events:
-        model = _follow(events, as_json)
+        model = follow(events, as_json)
     if not as_json:
         print(
             f"{model['name']} is here: {model['blocks']} layers, {size_text(model['size_bytes'])}, {model['cid']}"
@@ -113,7 +113,7 @@ def verify(
     with NodeClient(node) as asked:
         path = f"/models/{_local(asked, which)}/verify" if which is not None else "/models/verify"
         with asked.job(path) as events:
-            damaged = _follow(events, as_json)["damaged"]
+            damaged = follow(events, as_json)["damaged"]
     if not as_json:
         for damage in damaged:
             print(printable(f"{damage['part']} of {damage['cid']}: {damage['reason']}", sys.stdout))
@@ -140,7 +140,7 @@ def absolute(what: str) -> str:
     return what
 
 
-def _follow(events: Iterator[Json], as_json: bool) -> Json:
+def follow(events: Iterator[Json], as_json: bool) -> Json:
     """Show the events of a job as they come, and return its result."""
     from intelnav.cli.client import NodeError
 
