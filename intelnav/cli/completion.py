@@ -21,7 +21,10 @@ class SlashCompleter(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """The words that can stand where the cursor is."""
-        *before, begun = document.text_before_cursor.split(" ")
+        text = document.text_before_cursor
+        if not text.startswith("/"):
+            return
+        *before, begun = text.split(" ")
         try:
             offered = offers(self._node, [word for word in before if word])
         except NodeError:

@@ -29,6 +29,8 @@ from tests.fakes.control import ScriptedControl
 from tests.fakes.library import ScriptedLibrary
 from tests.fakes.network import ScriptedNetwork
 
+# The prompt of a chat is drawn as a sign and a move of the cursor.
+PROMPT = r"0m>( |\x08)"
 COMMAND = [sys.executable, "-m", "intelnav.cli.main"]
 
 STATUS: dict[str, Any] = {

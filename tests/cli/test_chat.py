@@ -5,11 +5,8 @@ import anyio
 import pytest
 
 from intelnav.domain.errors import Code, PeerError
-from tests.cli.conftest import Cli, Served, Starting, Terminal
+from tests.cli.conftest import PROMPT, Cli, Served, Starting, Terminal
 from tests.waiting import until
-
-# The prompt is drawn as a sign and a move of the cursor.
-PROMPT = r"0m>( |\x08)"
 
 
 def user(text: str) -> dict[str, str]:
