@@ -6,7 +6,7 @@ import pytest
 
 from intelnav.domain.errors import Code, PeerError
 from tests.cli.conftest import PROMPT, Cli, Served, Starting, Terminal
-from tests.waiting import until
+from tests.waiting import until, until_asleep
 
 
 def user(text: str) -> dict[str, str]:
@@ -73,6 +73,7 @@ def test_an_interrupt_ends_the_answer_and_not_the_program(terminal: Terminal, se
     terminal.wait_for(PROMPT)
     terminal.type("first\r")
     terminal.wait_for("0 1 ")
+    until_asleep(terminal.process.pid)
     terminal.type("\x03")
     terminal.wait_for("cancelled")
     until(lambda: served.completer.open == 0)

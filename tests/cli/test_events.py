@@ -5,6 +5,7 @@ from intelnav.api.control import Event
 from intelnav.domain.errors import ConfigError
 from tests.cli.conftest import Cli, Served
 from tests.fakes.control import EVENTS
+from tests.waiting import until_asleep
 
 
 def test_the_events_so_far(cli: Cli, served: Served) -> None:
@@ -35,6 +36,8 @@ def test_an_interrupt_ends_following(cli: Cli, served: Served) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
+        served.wait_followed()
+        until_asleep(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         assert "Traceback" not in process.stderr.read()
