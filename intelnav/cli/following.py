@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from intelnav.cli.client import NodeClient, NodeError
 from intelnav.cli.status import state_text
-from intelnav.cli.terminal import printable
+from intelnav.cli.terminal import printable, running
 
 Json = dict[str, Any]
 
@@ -28,7 +28,7 @@ def until_gone(node: NodeClient, begun: Json) -> Json:
             if ending and held["state"] != "draining":
                 raise NodeError(f"{_name(begun)} is hosted again: {held['state']}")
             ending = held["state"] == "draining"
-            show(f"{held['state']}, {held['in_use']} answers still run", {})
+            show(f"{held['state']}, {running(held['in_use'])}", {})
             time.sleep(POLL_SECONDS)
     return begun | {"state": "stopped", "in_use": 0}
 

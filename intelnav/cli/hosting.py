@@ -106,19 +106,20 @@ def tables(held: list[Json]) -> list["RenderableType"]:
     for each in held:
         use = f"{each['in_use']} of {each['sessions']}"
         add_row(grid, each["model"], each["layers"], each["state"], use, each["cid"] or "?")
-    running = table("Chains that run", "model", "layers", "session", "asked by", "from", "to", "s", "tokens")
+    chains = table("Chains that run", "model", "layers", "session", "asked by", "from", "to", "s", "tokens")
     for each in held:
         for chain in each["chains"]:
             peers = [str(chain[key] or "-")[:8] for key in ("entry", "prev", "next")]
             end = (f"{chain['seconds']:.0f}", str(chain["tokens"]))
-            add_row(running, each["model"], each["layers"], chain["session"], *peers, *end)
-    return [grid, plain(""), running] if running.row_count else [grid]
+            add_row(chains, each["model"], each["layers"], chain["session"], *peers, *end)
+    return [grid, plain(""), chains] if chains.row_count else [grid]
 
 
 def left(node: "NodeClient", begun: Json) -> "list[Text]":
     """What `leave` has begun, how long that lasts, and what would make it last."""
-    running = begun["in_use"]
-    rest = f", {running} answers still run" if running else ""
+    from intelnav.cli.terminal import running
+
+    rest = f", {running(begun['in_use'])}" if begun["in_use"] else ""
     return _told(node, begun, f"{_state(begun)}{rest}.", "take out of", begun["model"])
 
 

@@ -20,7 +20,7 @@ Deed = Literal["use", "fetch", "host"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A model that can be chosen. `fetch` is what an import is told, None if there is nothing to fetch.
+    """A model that can be chosen. `fetch` is what an import is told, None if there is nothing to fetch, for `reason`.
 
     `host` is what `join` is told, and `offer` the layers that it is offered.
     """
@@ -30,6 +30,7 @@ class Row:
     cid: str | None
     about: str
     fetch: str | None
+    reason: str
     host: str
     offer: str
 
@@ -69,6 +70,7 @@ def _listed(model: Json) -> Row:
         model["cid"],
         ", ".join(parts),
         None if model["file"] else model["origin"] if local else model["name"],
+        "its file is here" if model["file"] else "the node knows no place that has the whole of it",
         (model["cid"] if local else None) or model["name"],
         f"0..{min(blocks, fits or blocks)}",
     )
@@ -79,7 +81,8 @@ def _served(model: Json) -> Row:
     lacks = f"without a host: {', '.join(missing)}" if missing else "whole"
     about = f"{size_text(model['size_bytes'])}, {blocks} layers, {model['hosts']} hosts, {lacks}"
     offer = missing[0] if missing else f"0..{blocks}"
-    return Row("swarm", model["name"], model["cid"], about, None, model["cid"], offer)
+    reason = "peers give it out in slices: host some layers"
+    return Row("swarm", model["name"], model["cid"], about, None, reason, model["cid"], offer)
 
 
 def choose(found: list[Row]) -> tuple[Row, Deed, str]:
@@ -125,10 +128,7 @@ def _use(conversation: Conversation, row: Row, _: str) -> None:
 
 def _fetch(conversation: Conversation, row: Row, _: str) -> None:
     if row.fetch is None:
-        reason = (
-            "it is here" if row.source == "local" else "only slices of it come from peers: host some layers"
-        )
-        raise ConfigError(f"{row.name} cannot be fetched: {reason}")
+        raise ConfigError(f"{row.name} cannot be fetched: {row.reason}")
     with conversation.node.job("/models/import", {"what": row.fetch}) as events:
         model = follow(events, False)
     print(printable(f"{model['name']} is here: {size_text(model['size_bytes'])}, {model['cid']}", sys.stdout))

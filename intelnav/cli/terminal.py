@@ -89,3 +89,8 @@ def say(parts: Sequence[RenderableType]) -> None:
     out = Console(highlight=False)
     for part in parts:
         out.print(part, soft_wrap=isinstance(part, Text))
+
+
+def running(answers: int) -> str:
+    """How many answers still run."""
+    return f"{answers} answer still runs" if answers == 1 else f"{answers} answers still run"

@@ -66,4 +66,4 @@ def test_tab_completes_on_a_terminal(pty: Starting, served: Served) -> None:
         terminal.type(" 2\t")
         terminal.wait_for(r"\.\.4")
         terminal.type("\r")
-        terminal.wait_for("draining, 1 answers still run")
+        terminal.wait_for("draining, 1 answer still runs")

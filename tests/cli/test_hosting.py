@@ -42,7 +42,7 @@ def test_leaving_says_what_still_runs_and_for_how_long_it_holds(cli: Cli, served
     result = cli("leave", model, "2..4", "--node", str(served.socket))
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == (
-        "tiny 2..4: draining, 1 answers still run.\n"
+        "tiny 2..4: draining, 1 answer still runs.\n"
         "This lasts until the config is next loaded. For good, take out of /etc/intelnav/node.yaml:\n"
         "  slices:\n"
         "  - model: tiny\n"

@@ -54,8 +54,8 @@ def test_a_model_is_fetched_from_where_it_can_be(cli: Cli, served: Served) -> No
     result = cli("chat", "--node", str(served.socket), stdin=lines)
     assert result.stdout == f"tiny is here: 1.2 MB, {CID}\n"
     assert result.stderr == (
-        "intelnav: big cannot be fetched: only slices of it come from peers: host some layers\n"
-        "intelnav: tiny cannot be fetched: it is here\n"
+        "intelnav: big cannot be fetched: peers give it out in slices: host some layers\n"
+        "intelnav: tiny cannot be fetched: its file is here\n"
     )
     assert served.library.asked == [("bring", "big")]
     served.library.fail = ContentError("the file has another SHA-256 than was published")

@@ -6,7 +6,7 @@ import pytest
 
 from intelnav.api.control import Change, PlanReport
 from intelnav.domain.errors import ConfigError
-from tests.cli.conftest import Cli, Served
+from tests.cli.conftest import Cli, Served, Starting
 from tests.fakes.control import PLANNED
 
 
@@ -38,6 +38,16 @@ def test_an_edit_is_shown_as_a_diff(cli: Cli, served: Served, tmp_path: Path) ->
         "  withdraw tiny 2..4: the config has it no more",
     ]
     assert served.control.asked == [("plan", "# née\n", "toml")]
+
+
+def test_on_a_terminal_the_diff_has_colours(pty: Starting, served: Served, tmp_path: Path) -> None:
+    (tmp_path / "edit.yaml").write_text("{}")
+    with pty("plan", "edit.yaml", "--node", str(served.socket)) as terminal:
+        terminal.wait_for(r"\x1b\[2m= tiny 0\.\.2")
+        terminal.wait_for(r"\x1b\[31m- tiny 2\.\.4")
+        terminal.wait_for(r"\x1b\[33m~ tiny 4\.\.6")
+        terminal.wait_for(r"\x1b\[32m\+ \[big\]")
+        assert terminal.process.wait(10) == 0
 
 
 def test_an_edit_that_changes_no_slice_says_so(cli: Cli, served: Served, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_slices_are_left_and_joined(cli: Cli, served: Served) -> None:
     lines = "/leave tiny 2..4\n/join ./my model.gguf 0..2\n"
     result = cli("chat", "--node", str(served.socket), stdin=lines)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "tiny 2..4: draining, 1 answers still run." in result.stdout
+    assert "tiny 2..4: draining, 1 answer still runs." in result.stdout
     assert result.stdout.count("This lasts until the config is next loaded.") == 2
     assert served.control.asked == [
         ("leave", "tiny", LayerRange(2, 4)),
