@@ -4,6 +4,7 @@ import typer
 
 from intelnav.cli.ask import ask
 from intelnav.cli.chat import chat
+from intelnav.cli.config import config
 from intelnav.cli.init import init
 from intelnav.cli.models import models
 from intelnav.cli.network import peers, route
@@ -26,6 +27,7 @@ app.command()(chat)
 app.command()(status)
 app.command()(peers)
 app.command()(route)
+app.add_typer(config, name="config")
 app.add_typer(models, name="models")
 app.add_typer(seeds, name="seeds")
 app.add_typer(swarm, name="swarm")
