@@ -27,6 +27,7 @@ from intelnav.controller.shelf import Shelf
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import ConfigError, IntelNavError
 from intelnav.engine.interface import SliceEngine
+from intelnav.gauges import Gauges
 from intelnav.keyfile import load_or_create
 from intelnav.library import Library
 from intelnav.logs import set_up_logging
@@ -72,7 +73,16 @@ class Node:
         await self._wanted.check()
         entry = Entry(peers.own, self._wanted.entries, self._network, rings)
         outlook = Outlook(self._network, peers, rings, entry)
-        app = build_app(entry, self.status, self.ready_to_answer, self._library, outlook)
+        gauges = Gauges(
+            self.status,
+            entry=entry,
+            traffic=self._traffic,
+            peers=peers,
+            network=self._network,
+            chunks=self._chunks,
+            shelf=self._shelf,
+        )
+        app = build_app(entry, self.status, self.ready_to_answer, self._library, outlook, gauges)
         async with anyio.create_task_group() as tasks:
             # Within one machine there is nobody whom a rule would have to keep out.
             lax = config.network.is_local or config.limits.contribution == "off"
@@ -177,6 +187,7 @@ def _slice_status(keeper: SliceKeeper) -> dict[str, Any]:
             "context": engine.info.context,
             "sessions": engine.info.sessions,
             "sequences": engine.in_use,
+            "waiting": engine.waiting,
         }
     return status
 

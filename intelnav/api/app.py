@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from intelnav.api.completions import Completions
 from intelnav.api.errors import ApiError
+from intelnav.api.metrics import Metered, metric_routes
 from intelnav.api.models import Library, model_routes
 from intelnav.api.network import Network, network_routes
 from intelnav.api.openai import ChatBody, TextBody
@@ -33,10 +34,12 @@ def build_app(
     ready: Ready,
     library: Library | None = None,
     network: Network | None = None,
+    metered: Metered | None = None,
 ) -> Starlette:
     """The application around a node's parts; `ready` says whether a question can be answered, or why not.
 
-    Without a `library` there is nothing under `/models`, without a `network` none of what `network_routes` lists.
+    Without a `library` there is nothing under `/models`, without a `network` none of what `network_routes` lists,
+    without `metered` no `/metrics`.
     """
 
     async def health(_: Request) -> Response:
@@ -70,6 +73,7 @@ def build_app(
             Route("/v1/completions", Completions(completer, TextBody), methods=["POST"]),
             *(model_routes(library) if library is not None else ()),
             *(network_routes(network) if network is not None else ()),
+            *(metric_routes(metered) if metered is not None else ()),
         ],
         middleware=[Middleware(NoForeignPages)],
         exception_handlers={404: _not_found, 405: _wrong_method, 500: _bug},

@@ -10,6 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from intelnav.chain.contribution import Contribution
+from intelnav.chain.figures import HopFigures
 from intelnav.domain.errors import Code, EngineError, IntelNavError, PeerError
 from intelnav.engine.interface import Forward, Output, SliceEngine
 from intelnav.net.connection import Connection
@@ -90,6 +91,7 @@ class HopService:
         self._contribution = contribution
         self._sessions: dict[bytes, _Session] = {}
         self._draining = False
+        self.figures = HopFigures()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -163,6 +165,7 @@ class HopService:
                     init, width=info.width, max_rows=info.max_rows, window=WINDOW, context=info.context
                 )
                 session.served = _Served(rules, engine, sequence)
+                self.figures.opened += 1
                 session.entry.send(
                     SessionAck(init.session, info.engine_class, info.max_rows, WINDOW, info.context)
                 )
@@ -232,7 +235,12 @@ class HopService:
             return
         session.served.rules.done()
         session.last_used = time.monotonic()
-        spent = (*forward.spent, round((time.perf_counter() - arrived) * 1e6))
+        seconds = time.perf_counter() - arrived
+        figures = self.figures
+        figures.forwards += 1
+        figures.rows += forward.state.rows
+        figures.compute.add(seconds)
+        spent = (*forward.spent, round(seconds * 1e6))
         (session.next or session.entry).send(_result(init, forward, outcome, spent))
 
     def _ended_by(self, link: Connection, message: SessionClose | AbortSession) -> None:
@@ -252,6 +260,7 @@ class HopService:
         The entry hears first, so that it does not take a neighbour that passes the reason on for the one to blame.
         """
         if self._forget(session):
+            self.figures.ended[code] += 1
             for link in sorted(session.links() - {told_by}, key=lambda link: link is not session.entry):
                 link.send(AbortSession(session.init.session, code, reason))
 

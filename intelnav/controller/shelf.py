@@ -74,6 +74,11 @@ class Shelf:
         self._rate = rate
         self._pace = Pace(rate)
 
+    @property
+    def bytes_fetched(self) -> int:
+        """What came over the network for slices since the start, in bytes."""
+        return self._pace.taken
+
     def cid_of(self, ref: ModelRef) -> str | None:
         """The id that a reference stands for, as far as this node can tell without asking anyone."""
         if ref.kind == "cid":
