@@ -1,10 +1,11 @@
 """Serving a part of other people's chains: sessions opened by an entry, forwards from `prev`, results to `next`."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -26,6 +27,8 @@ from intelnav.wire.messages import (
     Token,
 )
 from intelnav.wire.session import HopSession, check_init
+
+log = logging.getLogger(__name__)
 
 # Forwards of one session under way at a hop: enough to keep every stage of a long chain busy during a prefill.
 WINDOW = 8
@@ -166,6 +169,7 @@ class HopService:
                 )
                 session.served = _Served(rules, engine, sequence)
                 self.figures.opened += 1
+                log.debug("a session is open", extra=_about(session))
                 session.entry.send(
                     SessionAck(init.session, info.engine_class, info.max_rows, WINDOW, info.context)
                 )
@@ -250,6 +254,7 @@ class HopService:
         match message:
             case SessionClose() if link is session.entry:
                 self._forget(session)
+                log.debug("a session is closed", extra=_about(session))
             case AbortSession(_, code, reason) if link in session.links():
                 # Who hears of it from us is told whom we have it from: the entry may hear us first.
                 self._end(session, code, f"peer {link.peer.short}: {reason}", told_by=link)
@@ -261,6 +266,9 @@ class HopService:
         """
         if self._forget(session):
             self.figures.ended[code] += 1
+            # A peer's own words are left out: it knows tokens or activations, and could put them there.
+            why = reason if told_by is None else "a peer's end of it"
+            log.info("a session ends, %s: %s", code, why, extra=_about(session))
             for link in sorted(session.links() - {told_by}, key=lambda link: link is not session.entry):
                 link.send(AbortSession(session.init.session, code, reason))
 
@@ -272,6 +280,17 @@ class HopService:
         if session.served is not None:
             session.served.engine.close(session.served.sequence)
         return True
+
+
+def _about(session: _Session) -> dict[str, Any]:
+    """What a log line about a session is about."""
+    init = session.init
+    return {
+        "session": init.session,
+        "model": init.model,
+        "layers": init.layers,
+        "peer": session.entry.peer,
+    }
 
 
 def _result(init: SessionInit, forward: ForwardHidden, output: Output, spent: tuple[int, ...]) -> Message:

@@ -112,7 +112,7 @@ async def test_a_histogram_counts_up_to_each_bound(client: httpx.AsyncClient) ->
 async def test_names_and_types_are_as_prometheus_wants_them(client: httpx.AsyncClient) -> None:
     answer = await client.get("/metrics", headers=OPEN_METRICS)
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
-    families = [each for each in open_metrics(answer.text) if each.name.startswith("intelnav_")]
+    families = [each for each in open_metrics(answer.text) if each.name.startswith("intelnav_")]  # type: ignore[no-untyped-call]
     assert len(families) > 30
     for family in families:
         assert family.documentation
