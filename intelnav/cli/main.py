@@ -5,6 +5,7 @@ import typer
 from intelnav.cli.ask import ask
 from intelnav.cli.chat import chat
 from intelnav.cli.config import config
+from intelnav.cli.doctor import doctor
 from intelnav.cli.init import init
 from intelnav.cli.models import models
 from intelnav.cli.network import peers, route
@@ -25,6 +26,7 @@ app.command()(init)
 app.command()(ask)
 app.command()(chat)
 app.command()(status)
+app.command()(doctor)
 app.command()(peers)
 app.command()(route)
 app.add_typer(config, name="config")

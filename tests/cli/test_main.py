@@ -24,7 +24,8 @@ def test_help_waits_for_no_heavy_import() -> None:
 def test_no_command_reaches_the_engine_or_the_network() -> None:
     program = (
         "import sys\n"
-        "from intelnav.cli import ask, chat, client, config, init, init_file, main, models, network, seeds\n"
+        "from intelnav.cli import ask, chat, client, config, doctor, doctor_files, doctor_machine, doctor_node\n"
+        "from intelnav.cli import finding, init, init_file, main, models, network, seeds\n"
         "from intelnav.cli import status, suggestion, swarm, swarm_files, swarm_nodes, terminal\n"
         "print([name for name in sys.modules if name.startswith(('intelnav.engine', 'intelnav.net', 'llama_cpp'))])"
     )
@@ -44,6 +45,7 @@ def test_no_command_reaches_the_engine_or_the_network() -> None:
         "models rm",
         "models verify",
         "config check",
+        "doctor",
         "config show",
         "config schema",
         "peers",
