@@ -80,18 +80,22 @@ def network(config: NodeConfig, status: Json | None, where: str | None) -> Itera
             yield Finding(check, "warn", "not checked: only a running node can tell", "start the node")
         return
     yield _reachability(config, known)
+    yield _contacts(config, known)
+
+
+def _contacts(config: NodeConfig, known: Json) -> Finding:
+    """Whether it knows nodes of the DHT."""
     contacts, links = len(known["contacts"]), len(known["links"])
     found = f"{contacts} nodes in touch, {links} links"
     if contacts:
-        yield Finding("DHT", "ok", found)
-    elif config.network.is_local and not config.network.bootstrap:
-        yield Finding(
+        return Finding("DHT", "ok", found)
+    if config.network.is_local and not config.network.bootstrap:
+        return Finding(
             "DHT", "warn", f"{found}: it is told of nobody", "write an address under network.bootstrap"
         )
-    else:
-        bad = [f"{seeds['url']}: {seeds['reason']}" for seeds in known["seeds"] if seeds["reason"]]
-        fix = "check the addresses under network.bootstrap, and that UDP may leave this network"
-        yield Finding("DHT", "fail", "; ".join([found, *bad]), fix)
+    bad = [f"{seeds['url']}: {seeds['reason']}" for seeds in known["seeds"] if seeds["reason"]]
+    fix = "check the addresses under network.bootstrap, and that UDP may leave this network"
+    return Finding("DHT", "fail", "; ".join([found, *bad]), fix)
 
 
 def _reachability(config: NodeConfig, known: Json) -> Finding:

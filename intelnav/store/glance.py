@@ -32,10 +32,10 @@ def _fault(store: Store, held: HeldSlice) -> str | None:
     manifest = store.manifest(held.model)
     if manifest is None:
         return "there is no manifest of its model"
-    blobs = [store.blob(blob) for blob in kv_blobs(manifest, held.layers)]
-    metadata, *tokenizer = (blob for blob in blobs if blob is not None)
-    if len(blobs) != 1 + len(tokenizer):
+    found = [data for blob in kv_blobs(manifest, held.layers) if (data := store.blob(blob)) is not None]
+    if len(found) != len(kv_blobs(manifest, held.layers)):
         return "metadata of its model is not here, or damaged"
+    metadata, *tokenizer = found
     try:
         plan = plan_slice(model_of(manifest, metadata, b"".join(tokenizer)), held.layers, manifest.cid)
     except ContentError as error:
