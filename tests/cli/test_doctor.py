@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -120,8 +119,10 @@ def test_a_device_that_is_not_offered_is_told_with_what_is(cli: Cli) -> None:
 def test_an_engine_that_cannot_be_loaded_is_told(cli: Cli, broken: str, said: str) -> None:
     (cli.home / "broken/llama_cpp").mkdir(parents=True)
     (cli.home / "broken/llama_cpp/__init__.py").write_text(broken)
-    (real,) = (find_spec("llama_cpp") or ModuleSpec("", None)).submodule_search_locations or ()
-    (cli.home / "broken/llama_cpp/lib").symlink_to(Path(real, "lib"))
+    real = find_spec("llama_cpp")
+    assert real is not None
+    assert real.origin is not None
+    (cli.home / "broken/llama_cpp/lib").symlink_to(Path(real.origin).parent / "lib")
     path = os.pathsep.join([str(cli.home / "broken"), cli.environ["PYTHONPATH"]])
     check = checked(cli, "network: {listen: none}", code=1, PYTHONPATH=path)["engine"]
     assert check["verdict"] == "fail"
