@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check format bench sim chaos clean
+.PHONY: install demo test check format docs-config bench sim chaos clean
 
 install: $(STAMP)
 
@@ -31,6 +31,9 @@ check: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs-config: install
+	$(BIN)/python -m intelnav.config.reference
 
 bench: install
 	$(BIN)/python -m tests.bench

@@ -30,6 +30,7 @@ from intelnav.domain.advert import Address
 from intelnav.domain.errors import IntelNavError
 from intelnav.engine.interface import SliceEngine
 from intelnav.events import Events
+from intelnav.gauges import Gauges
 from intelnav.keyfile import load_or_create
 from intelnav.library import Library
 from intelnav.logs import set_up_logging
@@ -85,8 +86,17 @@ class Node:
         config, peers, rings = self._file.config, self._peers, self._traffic.rings
         await check(config, self._shelf)
         outlook = Outlook(self._network, peers, rings, self._entry)
+        gauges = Gauges(
+            self.status,
+            entry=self._entry,
+            traffic=self._traffic,
+            peers=peers,
+            network=self._network,
+            chunks=self._chunks,
+            shelf=self._shelf,
+        )
         app = build_app(
-            self._entry, self.status, self.ready_to_answer, self._library, outlook, self._steering
+            self._entry, self.status, self.ready_to_answer, self._library, outlook, self._steering, gauges
         )
         async with anyio.create_task_group() as tasks:
             hops = HopService(peers, self, tasks, idle_seconds=config.limits.idle_seconds)

@@ -57,6 +57,7 @@ def slice_status(controller: Controller, name: SliceName) -> Json:
             "context": info.context,
             "sessions": info.sessions,
             "sequences": kept.engine.in_use,
+            "waiting": kept.engine.waiting,
         }
     return status
 

@@ -17,6 +17,7 @@ from intelnav.api.completions import Completions
 from intelnav.api.control import Control
 from intelnav.api.control_routes import control_routes
 from intelnav.api.errors import ApiError
+from intelnav.api.metrics import Metered, metric_routes
 from intelnav.api.models import Library, model_routes
 from intelnav.api.network import Network, network_routes
 from intelnav.api.openai import ChatBody, TextBody
@@ -36,12 +37,13 @@ def build_app(
     library: Library | None = None,
     network: Network | None = None,
     control: Control | None = None,
+    metered: Metered | None = None,
 ) -> Starlette:
     """The application around a node's parts; `ready` says whether a question can be answered, or why not.
 
-    Without a `library` there is nothing under `/models`, without a `network` none of what `network_routes` lists, and
-    without a `control` none of `control_routes`. One application serves both listeners: what changes the node tells by
-    the request whether it came over the control socket.
+    Without a `library` there is nothing under `/models`, without a `network` none of what `network_routes` lists,
+    without a `control` none of `control_routes` and without `metered` no `/metrics`. One application serves both
+    listeners: what changes the node tells by the request whether it came over the control socket.
     """
 
     async def health(_: Request) -> Response:
@@ -76,6 +78,7 @@ def build_app(
             *(model_routes(library) if library is not None else ()),
             *(network_routes(network) if network is not None else ()),
             *(control_routes(control) if control is not None else ()),
+            *(metric_routes(metered) if metered is not None else ()),
         ],
         middleware=[Middleware(NoForeignPages)],
         exception_handlers={404: _not_found, 405: _wrong_method, 500: _bug},

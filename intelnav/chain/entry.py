@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from intelnav.chain.figures import EntryFigures
 from intelnav.chain.interface import Answer, Ending, FinishReason, Piece, Request, ServedModel, Timing
 from intelnav.chain.preview import preview
 from intelnav.chain.ring import HopError, Ring, Rings, Terms
@@ -13,7 +14,7 @@ from intelnav.chain.route import RouteHop, plan_route
 from intelnav.chain.stages import Chain, LocalStage, sequence_of
 from intelnav.chain.text import TextStream
 from intelnav.domain.advert import Advert
-from intelnav.domain.errors import Code, ConfigError, EngineError, PeerError
+from intelnav.domain.errors import Code, ConfigError, EngineError, IntelNavError, PeerError
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.identity import PeerId
 from intelnav.domain.slice import LayerRange
@@ -63,6 +64,7 @@ class Entry:
         self._running = 0
         self._discovery = discovery
         self._rings = rings
+        self.figures = EntryFigures()
 
     def __len__(self) -> int:
         """How many answers are under way."""
@@ -88,17 +90,22 @@ class Entry:
         if self._closed:
             raise PeerError(Code.DRAINING, self._closed)
         started = time.perf_counter()
-        model = self._find(request.model)
-        cid, front = model.cid(), model.front()
+        figures = self.figures
+        figures.answers += 1
         self._running += 1
         try:
+            model = self._find(request.model)
+            cid, front = model.cid(), model.front()
             prompt = await _tokens(front, request)
             async with AsyncExitStack() as stack:
                 chain = await self._open(stack, model, front, prompt, request)
                 stack.callback(self._learn, cid, chain)
                 yield await stack.enter_async_context(
-                    aclosing(_generate(chain, front, prompt, request, started))
+                    aclosing(_generate(chain, front, prompt, request, started, figures))
                 )
+        except IntelNavError as error:
+            figures.failures[error.code] += 1
+            raise
         finally:
             self._running -= 1
 
@@ -221,7 +228,12 @@ async def _tokens(front: SliceEngine, request: Request) -> list[int]:
 
 
 async def _generate(
-    chain: Chain, front: SliceEngine, prompt: Sequence[int], request: Request, started: float
+    chain: Chain,
+    front: SliceEngine,
+    prompt: Sequence[int],
+    request: Request,
+    started: float,
+    figures: EntryFigures,
 ) -> AsyncGenerator[Piece | Ending]:
     """The decode loop. The next token is sent on its way before the text of this one is passed out."""
     opened = time.perf_counter()
@@ -230,10 +242,14 @@ async def _generate(
     reason: FinishReason = "stop"
     token: int | None = await chain.prefill(prompt)
     first = last = time.perf_counter()
+    figures.prefill.add(first - opened)
     count = 0
     while token is not None and token not in front.info.end_tokens:
         count += 1
-        last = time.perf_counter()
+        figures.tokens += 1
+        before, last = last, time.perf_counter()
+        if count > 1:
+            figures.decode.add(last - before)
         piece = Piece(text.feed(front.piece(token)), (token,))
         if text.stopped or count >= limit:
             reason = "stop" if text.stopped else "length"

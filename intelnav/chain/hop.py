@@ -1,12 +1,15 @@
 """Serving a part of other people's chains: sessions opened by an entry, forwards from `prev`, results to `next`."""
 
+import logging
 import time
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from intelnav.chain.contribution import Contribution
+from intelnav.chain.figures import HopFigures
 from intelnav.chain.served import Hosting, Running, Served, Session
 from intelnav.domain.errors import Code, EngineError, IntelNavError, PeerError
 from intelnav.engine.interface import Forward, Output, SliceEngine
@@ -23,6 +26,8 @@ from intelnav.wire.messages import (
     Token,
 )
 from intelnav.wire.session import HopSession, check_init
+
+log = logging.getLogger(__name__)
 
 # Forwards of one session under way at a hop: enough to keep every stage of a long chain busy during a prefill.
 WINDOW = 8
@@ -55,6 +60,7 @@ class HopService:
         self._tasks = tasks
         self._sessions: dict[bytes, Session] = {}
         self._draining = False
+        self.figures = HopFigures()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -148,6 +154,8 @@ class HopService:
                     init, width=info.width, max_rows=info.max_rows, window=WINDOW, context=info.context
                 )
                 session.served = Served(rules, engine, sequence)
+                self.figures.opened += 1
+                log.debug("a session is open", extra=_about(session))
                 session.entry.send(
                     SessionAck(init.session, info.engine_class, info.max_rows, WINDOW, info.context)
                 )
@@ -219,7 +227,12 @@ class HopService:
             return
         session.served.rules.done()
         session.last_used = time.monotonic()
-        spent = (*forward.spent, round((time.perf_counter() - arrived) * 1e6))
+        seconds = time.perf_counter() - arrived
+        figures = self.figures
+        figures.forwards += 1
+        figures.rows += forward.state.rows
+        figures.compute.add(seconds)
+        spent = (*forward.spent, round(seconds * 1e6))
         (session.next or session.entry).send(_result(init, forward, outcome, spent))
 
     def _ended_by(self, link: Connection, message: SessionClose | AbortSession) -> None:
@@ -229,6 +242,7 @@ class HopService:
         match message:
             case SessionClose() if link is session.entry:
                 self._forget(session)
+                log.debug("a session is closed", extra=_about(session))
             case AbortSession(_, code, reason) if link in session.links():
                 # Who hears of it from us is told whom we have it from: the entry may hear us first.
                 self._end(session, code, f"peer {link.peer.short}: {reason}", told_by=link)
@@ -239,6 +253,10 @@ class HopService:
         The entry hears first, so that it does not take a neighbour that passes the reason on for the one to blame.
         """
         if self._forget(session):
+            self.figures.ended[code] += 1
+            # A peer's own words are left out: it knows tokens or activations, and could put them there.
+            why = reason if told_by is None else "a peer's end of it"
+            log.info("a session ends, %s: %s", code, why, extra=_about(session))
             for link in sorted(session.links() - {told_by}, key=lambda link: link is not session.entry):
                 link.send(AbortSession(session.init.session, code, reason))
 
@@ -250,6 +268,17 @@ class HopService:
         if session.served is not None:
             session.served.engine.close(session.served.sequence)
         return True
+
+
+def _about(session: Session) -> dict[str, Any]:
+    """What a log line about a session is about."""
+    init = session.init
+    return {
+        "session": init.session,
+        "model": init.model,
+        "layers": init.layers,
+        "peer": session.entry.peer,
+    }
 
 
 def _result(init: SessionInit, forward: ForwardHidden, output: Output, spent: tuple[int, ...]) -> Message:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from intelnav.config.problems import Place, sentences
 from intelnav.config.schema import (
@@ -28,6 +28,7 @@ from intelnav.domain.errors import ConfigError
 
 __all__ = [
     "DATA_DIR",
+    "PREFIX",
     "ApiConfig",
     "AutoConfig",
     "BackendConfig",
@@ -41,11 +42,13 @@ __all__ = [
     "SeedConfig",
     "SliceConfig",
     "StoreConfig",
+    "as_tree",
     "load",
     "parse",
 ]
 
-_PREFIX = "INTELNAV_"
+PREFIX = "INTELNAV_"
+"""What the name of a variable begins with that overrides a key."""
 _SHOWN = 30
 
 
@@ -84,6 +87,21 @@ def _config(tree: Tree, path: Path | None, environ: Mapping[str, str], where: st
         raise ConfigError("\n  ".join(lines)) from error
 
 
+def as_tree(value: Any) -> Any:
+    """A config, or a part of one, as plain values, which `load` reads as the same config."""
+    match value:
+        case BaseModel():
+            tree = {key: as_tree(getattr(value, key)) for key in type(value).model_fields}
+            if isinstance(value, NodeConfig):
+                tree["slices"] = "auto" if value.auto is not None else tree["slices"]
+            return tree
+        case tuple():
+            return [as_tree(item) for item in value]
+        case None | bool() | int() | float():
+            return value
+    return str(value)
+
+
 def _override(tree: Tree, environ: Mapping[str, str]) -> dict[Place, str]:
     """Lay the variables over `tree`; returns which one each overridden place came from.
 
@@ -91,8 +109,8 @@ def _override(tree: Tree, environ: Mapping[str, str]) -> dict[Place, str]:
     """
     origins: dict[Place, str] = {}
     for variable in sorted(environ):
-        *sections, key = variable.removeprefix(_PREFIX).lower().split("__")
-        if not variable.startswith(_PREFIX) or not (sections or key in NodeConfig.model_fields):
+        *sections, key = variable.removeprefix(PREFIX).lower().split("__")
+        if not variable.startswith(PREFIX) or not (sections or key in NodeConfig.model_fields):
             continue
         target = tree
         for section in sections:

@@ -73,6 +73,11 @@ class Shelf:
         self._client = client
         self._pace = Pace(rate)
 
+    @property
+    def bytes_fetched(self) -> int:
+        """What came over the network for slices since the start, in bytes."""
+        return self._pace.taken
+
     def limit(self, rate: int | None) -> None:
         """Bound what comes over the network from now on; see `rate` above."""
         self._pace.rate = rate

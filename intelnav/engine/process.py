@@ -149,6 +149,11 @@ class SliceProcess(asyncio.Protocol):
         return len(self._open)
 
     @property
+    def waiting(self) -> int:
+        """See `SliceEngine`."""
+        return len(self._pending)
+
+    @property
     def death(self) -> str:
         """Why the worker is gone; empty while it lives."""
         return self._death

@@ -39,6 +39,9 @@ class _Hosting:
     def ready(self, model: str) -> Sequence[SliceEngine]:
         return []
 
+    def draining(self, model: str) -> Sequence[SliceEngine]:
+        return []
+
 
 class Observer:
     """Looks at what `peer` announces of `model`."""

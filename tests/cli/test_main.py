@@ -24,7 +24,8 @@ def test_help_waits_for_no_heavy_import() -> None:
 def test_no_command_reaches_the_engine_or_the_network() -> None:
     program = (
         "import sys\n"
-        "from intelnav.cli import ask, chat, client, completion, conversation, events, following, hosting\n"
+        "from intelnav.cli import ask, chat, client, completion, config, conversation, doctor, doctor_files\n"
+        "from intelnav.cli import doctor_machine, doctor_node, events, finding, following, hosting\n"
         "from intelnav.cli import init, init_file, main, models, network, picker, plan, seeds, slash\n"
         "from intelnav.cli import status, suggestion, swarm, swarm_files, swarm_nodes, terminal\n"
         "print([name for name in sys.modules if name.startswith(('intelnav.engine', 'intelnav.net', 'llama_cpp'))])"
@@ -50,6 +51,10 @@ def test_no_command_reaches_the_engine_or_the_network() -> None:
         "models import",
         "models rm",
         "models verify",
+        "config check",
+        "doctor",
+        "config show",
+        "config schema",
         "peers",
         "route",
         "seeds key",
