@@ -1,6 +1,7 @@
 """`intelnav-node`: builds the parts of one node from its config file, wires them and runs them."""
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -247,6 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file = ConfigFile(options.config, os.environ, config)
         with only_node(config.data_dir):
             anyio.run(_run, file, backend_options={"use_uvloop": True})
+        # The process ends: to collect all that was ever imported takes ten times as long as all the rest of it.
+        gc.freeze()
     except IntelNavError as error:
         sys.exit(f"intelnav-node: {error}")
     except OSError as error:
