@@ -220,7 +220,8 @@ class Steering:
         return words if kept.model is None else words | {kept.model.cid}
 
     def _called(self, name: SliceName) -> str:
-        return self._controller.slices.get(name, Kept(name)).called
+        kept = self._controller.slices.get(name, Kept(name))
+        return kept.called if kept.model is not None else self._shelf.title_of(name.model) or kept.called
 
     def _hosting(self, name: SliceName) -> Hosted:
         kept, view = self._controller.slices.get(name, Kept(name)), self._controller.views.get(name)

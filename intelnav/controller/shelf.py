@@ -99,6 +99,11 @@ class Shelf:
         manifest = self.store.manifest(self.cid_of(ref) or "")
         return self._names.of(manifest) if manifest is not None else []
 
+    def title_of(self, ref: ModelRef) -> str:
+        """What a model of the store says that it is called; empty if it is not here. May block."""
+        manifest = self.store.manifest(self.cid_of(ref) or "")
+        return manifest.name if manifest is not None else ""
+
     async def find(self, ref: ModelRef, note: Note = lambda _doing, _progress: None) -> Model:
         """The model that `ref` names; what is not known yet is hashed, fetched or imported.
 
