@@ -19,7 +19,7 @@ from intelnav.domain.identity import PeerId
 from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 
-# Seconds of one turn. A move is made at its beginning, within the first `MOVE_SECONDS`: `pick` has to be asked more often
+# Seconds of one turn. A move is made at its beginning, within the first MOVE_SECONDS: `pick` has to be asked more often
 # than that, and an advert, or its end, has to be seen by all within 40 s, so that it is seen before the next turn.
 ROUND_SECONDS = 120.0
 MOVE_SECONDS = 30.0
