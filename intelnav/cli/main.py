@@ -4,9 +4,12 @@ import typer
 
 from intelnav.cli.ask import ask
 from intelnav.cli.chat import chat
+from intelnav.cli.events import events, reload
+from intelnav.cli.hosting import hosting, join, leave
 from intelnav.cli.init import init
 from intelnav.cli.models import models
 from intelnav.cli.network import peers, route
+from intelnav.cli.plan import plan
 from intelnav.cli.seeds import seeds
 from intelnav.cli.status import status
 from intelnav.cli.swarm import swarm
@@ -24,6 +27,8 @@ app.command()(init)
 app.command()(ask)
 app.command()(chat)
 app.command()(status)
+for command in (plan, hosting, leave, join, reload, events):
+    app.command()(command)
 app.command()(peers)
 app.command()(route)
 app.add_typer(models, name="models")
