@@ -93,6 +93,7 @@ class Node:
             hops = HopService(peers, self, tasks, idle_seconds=config.limits.idle_seconds)
             self._traffic.hops = self._steering.hops = hops
             self._apply(config)
+            self._steering.settle()
             try:
                 if config.network.listen is not None:
                     await peers.listen(config.network.listen)

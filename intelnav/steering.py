@@ -66,7 +66,6 @@ class Steering:
 
     async def run(self) -> None:
         """Follow the file until cancelled."""
-        self._settle()
         while True:
             await self._file.changed()
             await self.look()
@@ -147,7 +146,7 @@ class Steering:
             self._left.clear()
             self._joined.clear()
             self._apply(config)
-            self._settle()
+            self.settle()
         waiting = f"; at a restart only: {', '.join(self._file.restart)}" if self._file.restart else ""
         log.info("config %d is taken%s", generation, waiting)
         self._events.add("config", f"config {generation} is taken{waiting}")
@@ -169,7 +168,7 @@ class Steering:
             for action, name in changed
         ]
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Tell the controller what shall be now."""
         if self.stopping:
             return
@@ -190,7 +189,7 @@ class Steering:
         log.info("%s: %s", action, name)
         message = f"{action}, until the config is next loaded"
         self._events.add("config", message, model=self._called(name), layers=str(name.layers))
-        self._settle()
+        self.settle()
 
     def _overridden(self, name: SliceName) -> Override:
         kept, view = self._controller.slices.get(name), self._controller.views.get(name)

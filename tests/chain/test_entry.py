@@ -81,6 +81,9 @@ class NothingHosted:
     def ready(self, model: str) -> list[SliceEngine]:
         return []
 
+    def draining(self, model: str) -> list[SliceEngine]:
+        return []
+
 
 @pytest.fixture
 async def asking(load: Load, cid: str) -> AsyncIterator[Callable[..., Awaitable[Asking]]]:
