@@ -8,6 +8,9 @@ same round, and nothing that matters has changed for so long that all who could 
 What all of them compute alike is their order: those who could leave a layer have their turns by peer id, one round
 each, over and over, from the last change on that any of them had to see. Who moves is such a change. Who does not move
 lets its turn pass, so that a peer that was told what to host keeps nobody else from moving.
+
+Slices of one size cover a model with as many nodes as are just enough. Of mixed sizes some layers may stay without a
+host unless there is memory to spare: a slice is moved as a whole, and only if nothing of it is missed.
 """
 
 from collections import Counter

@@ -25,8 +25,9 @@ def test_a_slice_alone_is_left_to_its_worker() -> None:
 def test_what_the_going_free_is_kept_for_the_first_that_waits() -> None:
     admission = Admission.of([(None, RUNS)], 5 * GIB)
     assert admission.admit(4 * GIB)
+    # This one fits beside that as well, and waits with it.
     assert admission.admit(GIB)
-    assert (admission.taken, admission.staying) == (7 * GIB, 4 * GIB)
+    assert (admission.taken, admission.staying) == (8 * GIB, 5 * GIB)
 
 
 def test_what_never_fits_beside_the_others_keeps_nothing() -> None:

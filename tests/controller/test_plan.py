@@ -42,8 +42,9 @@ configs = st.lists(
     max_size=5,
 )
 # What may not be done to one slice in one plan: Withdraw goes with all, Resume with Announce, the rest alone.
-TOGETHER = {frozenset({Withdraw, other}) for other in (Bring, Load, Drain, Unload, Cancel, Resume)}
-TOGETHER.add(frozenset({Resume, Announce}))
+TOGETHER: set[frozenset[type[Action]]] = {
+    frozenset({Withdraw, other}) for other in (Bring, Load, Drain, Unload, Cancel, Resume)
+} | {frozenset({Resume, Announce})}
 
 
 class Controller(RuleBasedStateMachine):
