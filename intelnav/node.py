@@ -20,6 +20,7 @@ from intelnav.chain.entry import Entry
 from intelnav.chain.hop import HopService
 from intelnav.chain.ring import Rings
 from intelnav.chain.traffic import Traffic
+from intelnav.choice import Choice
 from intelnav.config import NodeConfig, load
 from intelnav.config_file import ConfigFile
 from intelnav.controller.kept import Kept
@@ -75,7 +76,10 @@ class Node:
         self._peers = Peers(self._identity, self._traffic, limit=config.limits.connections)
         self._traffic.rings = Rings(self._peers)
         self._entry = Entry(self._peers.own, (), self._network, self._traffic.rings)
-        self._steering = Steering(file, self._shelf, self._controller, self._events, self._apply)
+        self._choice = Choice(config, self._peers.own, self._shelf, self._network, self._controller)
+        self._steering = Steering(
+            file, self._shelf, self._controller, self._events, self._apply, self._choice
+        )
 
     async def run(self) -> None:
         """Serve until cancelled. Raises IntelNavError if the config asks for what cannot be."""
@@ -219,6 +223,8 @@ class Node:
         self._library.config = config
         self._peers.limit = config.limits.connections
         self._network.reconfigure(config)
+        self._choice.config = config
+        self._choice.wake()
         self._entry.serves = entry_models(config, self._controller)
         hops = self._traffic.hops
         hops.idle_seconds = config.limits.idle_seconds

@@ -20,6 +20,7 @@ from intelnav.api.control import (
 )
 from intelnav.chain.hop import HopService
 from intelnav.chain.served import Running
+from intelnav.choice import Choice
 from intelnav.config import NodeConfig, SliceConfig
 from intelnav.config_file import ConfigFile
 from intelnav.controller.kept import Kept
@@ -51,24 +52,27 @@ class Steering:
         controller: Controller,
         events: Events,
         apply: Callable[[NodeConfig], None],
+        choice: Choice,
     ) -> None:
-        """`apply` takes over what of a new config is not about slices."""
+        """`apply` takes over what of a new config is not about slices; `choice` picks them with `slices: auto`."""
         self.stopping = False
         self._file = file
         self._shelf = shelf
         self._controller = controller
         self._events = events
         self._apply = apply
-        self._chosen: tuple[SliceConfig, ...] = ()
+        self._choice = choice
         self._left: set[SliceName] = set()
         self._joined: dict[SliceName, SliceConfig] = {}
         self._reading = anyio.Lock()
 
     async def run(self) -> None:
-        """Follow the file until cancelled."""
-        while True:
-            await self._file.changed()
-            await self.look()
+        """Follow the file and the choice until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._choice.run, self.settle)
+            while True:
+                await self._file.changed()
+                await self.look()
 
     async def look(self) -> None:
         """Read the file again, now; what is wrong with it goes to the log, the events and the status."""
@@ -179,7 +183,7 @@ class Steering:
         return Desired(generation, wanted_slices(config, hosted), config.limits.grace_seconds)
 
     def _hosted_by(self, config: NodeConfig) -> tuple[SliceConfig, ...]:
-        return config.slices if config.auto is None else self._chosen
+        return config.slices if config.auto is None else self._choice.slices
 
     def _all_hosted(self) -> list[SliceConfig]:
         """What is hosted for others, and what would be if it had not been left."""
