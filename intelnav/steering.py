@@ -20,6 +20,7 @@ from intelnav.api.control import (
 )
 from intelnav.chain.hop import HopService
 from intelnav.chain.served import Running
+from intelnav.choice import Choice
 from intelnav.config import NodeConfig, SliceConfig
 from intelnav.config_file import ConfigFile
 from intelnav.controller.kept import Kept
@@ -51,25 +52,27 @@ class Steering:
         controller: Controller,
         events: Events,
         apply: Callable[[NodeConfig], None],
+        choice: Choice,
     ) -> None:
-        """`apply` takes over what of a new config is not about slices."""
+        """`apply` takes over what of a new config is not about slices; `choice` picks them with `slices: auto`."""
         self.stopping = False
         self._file = file
         self._shelf = shelf
         self._controller = controller
         self._events = events
         self._apply = apply
-        self._chosen: tuple[SliceConfig, ...] = ()
+        self._choice = choice
         self._left: set[SliceName] = set()
         self._joined: dict[SliceName, SliceConfig] = {}
         self._reading = anyio.Lock()
 
     async def run(self) -> None:
-        """Follow the file until cancelled."""
-        self._settle()
-        while True:
-            await self._file.changed()
-            await self.look()
+        """Follow the file and the choice until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._choice.run, self.settle)
+            while True:
+                await self._file.changed()
+                await self.look()
 
     async def look(self) -> None:
         """Read the file again, now; what is wrong with it goes to the log, the events and the status."""
@@ -147,7 +150,7 @@ class Steering:
             self._left.clear()
             self._joined.clear()
             self._apply(config)
-            self._settle()
+            self.settle()
         waiting = f"; at a restart only: {', '.join(self._file.restart)}" if self._file.restart else ""
         log.info("config %d is taken%s", generation, waiting)
         self._events.add("config", f"config {generation} is taken{waiting}")
@@ -169,7 +172,7 @@ class Steering:
             for action, name in changed
         ]
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Tell the controller what shall be now."""
         if self.stopping:
             return
@@ -180,7 +183,7 @@ class Steering:
         return Desired(generation, wanted_slices(config, hosted), config.limits.grace_seconds)
 
     def _hosted_by(self, config: NodeConfig) -> tuple[SliceConfig, ...]:
-        return config.slices if config.auto is None else self._chosen
+        return config.slices if config.auto is None else self._choice.slices
 
     def _all_hosted(self) -> list[SliceConfig]:
         """What is hosted for others, and what would be if it had not been left."""
@@ -190,7 +193,7 @@ class Steering:
         log.info("%s: %s", action, name)
         message = f"{action}, until the config is next loaded"
         self._events.add("config", message, model=self._called(name), layers=str(name.layers))
-        self._settle()
+        self.settle()
 
     def _overridden(self, name: SliceName) -> Override:
         kept, view = self._controller.slices.get(name), self._controller.views.get(name)
@@ -220,7 +223,8 @@ class Steering:
         return words if kept.model is None else words | {kept.model.cid}
 
     def _called(self, name: SliceName) -> str:
-        return self._controller.slices.get(name, Kept(name)).called
+        kept = self._controller.slices.get(name, Kept(name))
+        return kept.called if kept.model is not None else self._shelf.title_of(name.model) or kept.called
 
     def _hosting(self, name: SliceName) -> Hosted:
         kept, view = self._controller.slices.get(name, Kept(name)), self._controller.views.get(name)

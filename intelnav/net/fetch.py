@@ -37,6 +37,17 @@ async def fetch_manifest(cid: str, sources: Sequence[Source], progress: Progress
     return await _from_any(f"the manifest of {cid}", _distinct(sources), {}, progress, ask)
 
 
+async def fetch_metadata(
+    store: Store, manifest: Manifest, sources: Sequence[Source], progress: Progress, pace: Pace
+) -> bytes:
+    """The metadata of a model, which say what its layers take; kept in the store. Raises as `fetch_slice` does."""
+    data = await to_thread.run_sync(store.blob, manifest.metadata)
+    if data is None:
+        data = await _small(manifest.metadata, _distinct(sources), {}, progress, pace)
+        await to_thread.run_sync(store.put_blob, manifest.metadata, data)
+    return data
+
+
 async def fetch_slice(
     store: Store,
     manifest: Manifest,
