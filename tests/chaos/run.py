@@ -12,7 +12,7 @@ from blake3 import blake3
 from intelnav.domain.slice import LayerRange
 from intelnav.store.folder import Folder
 from intelnav.store.manifest import Manifest, needed
-from tests.chaos.events import Event, Kind, events
+from tests.chaos.events import POOL, Event, Kind, events
 from tests.chaos.world import NODE, PORT, SEEDER, World
 from tests.waiting import until
 
@@ -49,8 +49,7 @@ class Run:
         # What was wanted at the last check as well.
         self._before: tuple[str, ...] = ()
         self._complete: set[str] = set()
-        # Of each slice's file, as it was when it was first put together.
-        self._digests: dict[str, str] = {}
+        self._digests = {layers: world.digest_of(layers) for layers in POOL}
         self._spoilt: set[str] = set()
         self.tally = Tally()
 
@@ -180,10 +179,9 @@ class Run:
             until(self._is_as_the_file_says, CONVERGE_SECONDS)
         except AssertionError as error:
             raise AssertionError(
-                f"{error}; wanted {self._wanted}; {self._node.get('/status')}; {world.seen}"
+                f"{error}; {self._damage()}; wanted {self._wanted}; {self._node.get('/status')}; {world.seen}"
             ) from None
         self.tally.settled.append(time.monotonic() - began)
-        self._check_files()
         self._spoilt.clear()
         self.tally.fetched = world.sent()
 
@@ -201,6 +199,7 @@ class Run:
             and all(part["state"] == "ready" for part in parts.values())
             and all(part["sessions"] == self._sessions for part in parts.values())
             and self._world.seen.get("announced") == sorted(self._wanted)
+            and not self._damage()
         )
 
     def _check(self) -> None:
@@ -222,18 +221,19 @@ class Run:
             self.tally.allowed += self._bytes_of(name.removesuffix(".gguf").replace("-", ".."))
         self._complete, self._before = there, self._wanted
 
-    def _check_files(self) -> None:
-        """Each wanted slice is whole, and what a worker runs is what lies there."""
+    def _damage(self) -> str:
+        """What is wrong with the files of wanted slices, or with what workers run of them; empty if nothing is."""
         for _, layers, path in self._folder.slices():
             if str(layers) in self._wanted:
                 digest = blake3(path.read_bytes()).hexdigest()
-                assert self._digests.setdefault(path.name, digest) == digest, (
-                    f"{path.name} is not what it was"
-                )
+                if self._digests[str(layers)] != digest:
+                    return f"{path.name} is not what it was"
         for worker in self._workers():
             maps = Path(f"/proc/{worker.pid}/maps").read_text()
-            stale = [line for line in maps.splitlines() if ".gguf" in line and line.endswith("(deleted)")]
-            assert not stale, f"a worker runs a file that is gone: {stale[0]}"
+            for line in maps.splitlines():
+                if ".gguf" in line and line.endswith("(deleted)"):
+                    return f"a worker runs a file that is gone: {line}"
+        return ""
 
     def _bytes_of(self, layers: str) -> int:
         return sum(blob.size for blob in needed(self._manifest, LayerRange.parse(layers)))

@@ -6,12 +6,17 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
+from intelnav.domain.slice import LayerRange
+from intelnav.store.cut import cut
 from intelnav.store.embedded import embedded_model
 from intelnav.store.manifest import Manifest, manifest_of
 from tests.daemons import Daemon
@@ -104,8 +109,15 @@ class World:
 
     # The others.
 
+    def digest_of(self, layers: str) -> str:
+        """The BLAKE3 of a slice as it is when it is cut straight out of the model."""
+        with tempfile.NamedTemporaryFile(dir=self._model.parent, suffix=".gguf") as file:
+            cut(self._model, LayerRange.parse(layers), Path(file.name), self._cid)
+            return blake3(Path(file.name).read_bytes()).hexdigest()
+
     def begin(self, model: Path, manifest: Manifest) -> None:
         """Start the seeder and the observer."""
+        self._model, self._cid = model, manifest.cid
         self.seeder.configure(
             slices=[{"model": str(model), "layers": "0..1"}],
             network={"listen": f"{SEEDER}:{PORT}", "mdns": False},
