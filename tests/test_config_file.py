@@ -100,7 +100,8 @@ async def test_what_the_file_names_may_be_wrong_and_become_right(file: ConfigFil
     # Nobody touches the file.
     await changed(file)
     assert await file.load(check)
-    assert (file.error, file.generation) == (None, 2)
+    status = file.status()
+    assert (status["error"], status["generation"]) == (None, 2)
 
 
 async def test_a_file_that_is_gone_is_an_error_until_it_is_back(file: ConfigFile, path: Path) -> None:

@@ -114,8 +114,11 @@ class Executor:
             except FileNotFoundError:
                 # A worker that has it open goes on.
                 self._lost_file(kept, file, f"{file.path} is gone")
-            except (IntelNavError, OSError) as error:
+            except IntelNavError as error:
                 self._lost_file(kept, file, str(error), changed=True)
+            except OSError as error:
+                # It cannot be told now.
+                log.warning("%s: %s", kept, error)
             else:
                 if kept.file is file:
                     kept.file = found
