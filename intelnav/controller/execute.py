@@ -27,7 +27,7 @@ from intelnav.controller.state import (
     Unload,
     Withdraw,
 )
-from intelnav.domain.errors import ConfigError, ContentError, EngineError, IntelNavError
+from intelnav.domain.errors import ContentError, EngineError, IntelNavError
 from intelnav.domain.job import JobProgress
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceEngine
@@ -175,9 +175,10 @@ class Executor:
             with kept.work:
                 try:
                     engine = await self._started(stack, kept, file)
-                except (ConfigError, ContentError):
-                    # Not what it was when it came: it is looked at again, and brought again if need be.
-                    kept.file = None
+                except IntelNavError as error:
+                    if isinstance(error, ContentError) or not await to_thread.run_sync(file.path.exists):
+                        # Not what it was when it came: it is looked at again, and brought again if need be.
+                        kept.file = None
                     raise
                 kept.engine, kept.since, kept.doing = engine, time.monotonic(), None
                 log.info("%s are loaded", kept)
