@@ -41,11 +41,12 @@ class DhtSettings:
 
     Every `rejoin_seconds` some `rejoin_contacts` that are in no bucket are tried again, of those who answered once and
     the bootstrap addresses; every `refresh_seconds` all of these addresses, and the neighbourhood and one bucket are
-    looked up. A record is sent once more if its holder says nothing for `add_seconds`. `join_seconds` is how long the
-    start waits for anybody.
+    looked up; `visit` limits what only is to meet the contacts there. A record is sent once more if its holder says
+    nothing for `add_seconds`. `join_seconds` is how long the start waits for anybody.
     """
 
     lookup: LookupLimits = field(default_factory=LookupLimits)
+    visit: LookupLimits = field(default_factory=lambda: LookupLimits(requests=8))
     storage: StorageLimits = field(default_factory=StorageLimits)
     reply_seconds: float = 2.0
     add_seconds: float = 0.6
@@ -120,8 +121,8 @@ class DhtNode:
         kept = await asyncio.gather(*(self._add(holder, record) for holder in holders))
         return sum(kept) + self._keep(record, holders)
 
-    async def lookup(self, target: bytes, *, records: bool) -> Lookup:
-        """Walk to `target`; the finished lookup."""
+    async def lookup(self, target: bytes, *, records: bool, limits: LookupLimits | None = None) -> Lookup:
+        """Walk to `target`, within the settings' limits or others; the finished lookup."""
         loop = asyncio.get_running_loop()
         lookup = Lookup(
             target,
@@ -130,7 +131,7 @@ class DhtNode:
             own=self.identity.peer.key,
             seed=os.urandom(CURSOR_BYTES // 2) if records else None,
             unix=time.time(),
-            limits=self.settings.lookup,
+            limits=limits or self.settings.lookup,
             is_left_alone=lambda contact: self._silences.is_left_alone(contact.address, loop.time()),
         )
         heard = asyncio.Event()
