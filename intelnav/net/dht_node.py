@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from intelnav.dht.contacts import Contact
-from intelnav.dht.datagrams import MIN_REQUEST, Answer, Datagram, Request
+from intelnav.dht.datagrams import MIN_REQUEST, SEED_BYTES, Answer, Datagram, Request
 from intelnav.dht.handlers import Handlers, Stored
 from intelnav.dht.keys import distance, node_id
 from intelnav.dht.limits import Silences
 from intelnav.dht.lookup import Ask, Holder, Lookup, LookupLimits
 from intelnav.dht.records import Record
-from intelnav.dht.storage import CURSOR_BYTES, Storage, StorageLimits
+from intelnav.dht.storage import Storage, StorageLimits
 from intelnav.dht.tokens import Tokens
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import PeerError
@@ -129,7 +129,7 @@ class DhtNode:
             self.table.nearest(target, START),
             loop.time(),
             own=self.identity.peer.key,
-            seed=os.urandom(CURSOR_BYTES // 2) if records else None,
+            seed=os.urandom(SEED_BYTES) if records else None,
             unix=time.time(),
             limits=limits or self.settings.lookup,
             is_left_alone=lambda contact: self._silences.is_left_alone(contact.address, loop.time()),
@@ -168,8 +168,7 @@ class DhtNode:
             self._pinged.add(address)
 
     def _send_ask(self, lookup: Lookup, ask: Ask, heard: asyncio.Event) -> None:
-        client = self.reach.stays_out_of_tables
-        request = Request(ask.query, lookup.target, ask.cursor, client=client)
+        request = replace(ask.request, client=self.reach.stays_out_of_tables)
 
         def answered(contact: Contact, answer: Answer) -> None:
             self._met(contact, answer)
