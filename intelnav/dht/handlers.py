@@ -68,6 +68,7 @@ class Handlers:
         answer = Answer(sender, self._tokens.give(*sender, now), contacts)
         if request.query == "find":
             return answer
+        assert request.place is not None
         marked = self._marked(request, now)
         left = sorted(marked.keys() - set(request.known))
         start = bisect_left(left, request.place)
