@@ -44,6 +44,6 @@ def open_session(listen: str, peer: str, model: str, layers: str, context: int) 
 
 
 if __name__ == "__main__":
-    *where, context, count = sys.argv[1:]
+    listen, peer, model, layers, context, count = sys.argv[1:]
     for _ in range(int(count)):
-        print(open_session(*where, int(context)))
+        print(open_session(listen, peer, model, layers, int(context)))
