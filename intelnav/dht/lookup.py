@@ -22,7 +22,9 @@ KEYS_PER_ADDRESS = 2
 
 @dataclass(frozen=True, slots=True)
 class LookupLimits:
-    """`wanted` nodes nearest to the target are to answer, with `parallel` requests under way.
+    """`wanted` nodes nearest to the target are to answer, with `parallel` requests under way on the way there.
+
+    Once the nearest has answered, those around it are known, and all that are wanted may be asked at once.
 
     A node that says nothing for a while no longer counts: twice as long as the slowest answer so far took, but at least
     `least_patience` and at most `patience`, in seconds. While nobody at all has answered, all have `last_patience`.
@@ -226,15 +228,10 @@ class Lookup:
             self._reading.lost(due.candidate.contact.key)
 
     def _parallel(self) -> int:
-        """How many may be asked at once: once the nearest has answered, the others near it are known, too."""
-        for _, key in self._order:
-            if self._candidates[key].state != "late":
-                return (
-                    self._limits.wanted
-                    if self._candidates[key].state == "answered"
-                    else self._limits.parallel
-                )
-        return self._limits.parallel
+        """How many may be asked at once. More on the way would ask those whom the next answer shows to be too far."""
+        states = (self._candidates[key].state for _, key in self._order)
+        nearest_alive = next((state for state in states if state != "late"), None)
+        return self._limits.wanted if nearest_alive == "answered" else self._limits.parallel
 
     def _next(self) -> _Due | None:
         """What to ask next. First the nearest that were not asked, so that pages do not hold up the walk."""
