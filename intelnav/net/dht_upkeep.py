@@ -97,15 +97,20 @@ class Upkeep:
                     await node.lookup(node.id, records=False)
 
     async def refresh(self) -> None:
-        """Look up the own neighbourhood, and a place in one of the buckets, so that each is visited in time."""
+        """Look up the own neighbourhood, and visit one of the buckets and every part of which too little is known.
+
+        A new node has met those near its own id and the way to them, and could not lead anybody elsewhere.
+        """
         present = self._present()
         for address in await self._resolved():
             if address not in present:
                 self._node.ping(address, None)
         await self._node.lookup(self._node.id, records=False)
-        low, high = random.choice(self._node.table.buckets())
-        place = random.randint(low, min(high, _HIGHEST))
-        await self._node.lookup(place.to_bytes(KEY_BYTES, "big"), records=False)
+        for low, high in (random.choice(self._node.table.buckets()), *self._node.table.thin_parts()):
+            place = random.randint(low, min(high, _HIGHEST))
+            await self._node.lookup(
+                place.to_bytes(KEY_BYTES, "big"), records=False, limits=self._settings.visit
+            )
 
     def _present(self) -> set[tuple[str, int]]:
         """The addresses that need not be tried: those in the table, and the own one."""
