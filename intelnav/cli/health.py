@@ -1,4 +1,4 @@
-"""`python3 -m intelnav.cli.health`: whether the node here is ready, as a container's health check asks every few seconds.
+"""`python3 -m intelnav.cli.health`: whether the node here is ready, as a container's health check asks again and again.
 
 A process of its own each time: it imports of the package nothing, and of Python's library what starts fast.
 """

@@ -43,7 +43,7 @@ class Swarm:
     def __init__(self, folder: Path, override: Json | None = None) -> None:
         self.folder = folder
         self.project = f"intelnav-test-{token_hex(4)}"
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         copy_files(folder, ["compose.yaml", "config/compose"])
         settle(folder, self.project, self.url.rpartition(":")[2], override or {})
         self._compose = DockerCompose(folder)
@@ -157,7 +157,7 @@ def cover(layers: list[str]) -> bool:
     return bool(bounds) and starts == [0, *ends[:-1]] and ends[-1] == BLOCKS
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

@@ -130,7 +130,7 @@ def test_it_runs_on_a_machine_that_has_the_oldest_instruction_set_alone(tmp_path
         "from intelnav.engine.interface import SliceSpec\n"
         "from intelnav.engine.llama import LlamaSlice\n"
         "print(LlamaSlice(SliceSpec(Path('/model/tiny.gguf'), sessions=1, context=64), [], 1).info.layers)\n"
-        "print({line.split('/')[-1] for line in Path('/proc/self/maps').read_text().splitlines() if 'ggml-cpu' in line})"
+        "print({line.split('/')[-1] for line in Path('/proc/self/maps').read_text().split() if 'ggml-cpu' in line})"
     )
     command = f"find {LIBRARIES} -name 'libggml-cpu-*' ! -name '*-x64.*' -delete; python3 -c \"$PROGRAM\""
     lines = shell(command, "--user=0", f"--volume={tmp_path}:/model:ro", f"--env=PROGRAM={program}")

@@ -68,6 +68,7 @@ class Served:
     library: ScriptedLibrary = field(default_factory=ScriptedLibrary)
     network: ScriptedNetwork = field(default_factory=ScriptedNetwork)
     address: Address | None = None
+    ready: tuple[bool, str] = (True, "")
     _started: threading.Event = field(default_factory=threading.Event)
     _stop: anyio.Event = field(default_factory=anyio.Event)
     _token: Any = None
@@ -79,7 +80,7 @@ class Served:
         app = build_app(
             self.completer,
             status=lambda: STATUS,
-            ready=lambda: (True, ""),
+            ready=lambda: self.ready,
             library=self.library,
             network=self.network,
         )
