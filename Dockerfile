@@ -86,7 +86,7 @@ WORKDIR /var/lib/intelnav
 VOLUME /var/lib/intelnav
 EXPOSE 7717/tcp 7717/udp 7718/tcp 8080/tcp
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=10m --start-interval=500ms --retries=3 \
+HEALTHCHECK --interval=15s --timeout=5s --start-period=10m --start-interval=1s --retries=3 \
     CMD ["python3", "-m", "intelnav.cli.health"]
 CMD ["intelnav-node", "--config", "/etc/intelnav/node.yaml"]
 
