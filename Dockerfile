@@ -37,7 +37,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 RUN cd /opt/intelnav/lib/python3.11/site-packages \
     && for library in llama_cpp/lib/lib*.so.*.*.*; do \
         for name in "${library%.*.*}" "${library%.so.*}.so"; do ln -sf "${library##*/}" "$name"; done; done \
-    && find . -name '*.so*' -type f -exec strip --strip-unneeded {} + \
+    && strip --strip-debug uvloop/*.so \
     && rm -rf numpy/tests numpy/*/tests llama_cpp/server llama_cpp/lib/libllama-common.* llama_cpp/lib/cmake \
         llama_cpp/lib/pkgconfig include
 

@@ -42,6 +42,8 @@ class Swarm:
 
     def __init__(self, folder: Path, override: Json | None = None) -> None:
         self.folder = folder
+        # The containers' user is to read the configs.
+        folder.chmod(0o755)
         self.project = f"intelnav-test-{token_hex(4)}"
         self.url = f"http://127.0.0.1:{free_port()}"
         copy_files(folder, ["compose.yaml", "config/compose"])

@@ -21,6 +21,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Path]:
     """A checkout of this repository, where `docker compose` starts a project of its own."""
+    tmp_path.chmod(0o755)
     copy_files(tmp_path, ["."])
     settle(tmp_path, f"intelnav-test-{token_hex(4)}", str(free_port()), {})
     yield tmp_path

@@ -22,7 +22,9 @@ def test_it_is_laid_over_the_swarm(variant: str) -> None:
     assert f"docker compose -f compose.yaml -f images/{variant}.yaml up --build --wait" in text
     assert "\n# Run: " in text
     assert "\n# Not run: " in text
-    merged = docker("compose", "-f", str(ROOT / "compose.yaml"), "-f", str(file), "config", "--format", "json")
+    merged = docker(
+        "compose", "-f", str(ROOT / "compose.yaml"), "-f", str(file), "config", "--format", "json"
+    )
     services = json.loads(merged)["services"]
     image = "intelnav:smollm2" if variant == "cpu" else f"intelnav:{variant}"
     for name in ("host", "entry"):
