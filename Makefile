@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check format bench sim clean
+.PHONY: install demo test check format bench sim site clean
 
 install: $(STAMP)
 
@@ -37,6 +37,11 @@ bench: install
 
 sim: install
 	$(BIN)/python -m tests.sim
+
+# From docs/, offline; a broken link is an error.
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html is the site."
 
 clean:
 	rm -rf build $(VENV)
