@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check format bench sim site clean
+.PHONY: install demo test check format docs-config bench sim chaos site clean
 
 install: $(STAMP)
 
@@ -32,11 +32,17 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs-config: install
+	$(BIN)/python -m intelnav.config.reference
+
 bench: install
 	$(BIN)/python -m tests.bench
 
 sim: install
 	$(BIN)/python -m tests.sim
+
+chaos: install
+	$(BIN)/python -m tests.chaos
 
 # From docs/, offline; a broken link is an error.
 site: install

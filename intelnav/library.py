@@ -25,12 +25,15 @@ Slices = Collection[tuple[str, LayerRange]]
 
 
 class Library:
-    """See `api.models.Library`. `in_use` says which slices the node wants: they are neither removed nor evicted."""
+    """See `api.models.Library`. `config` can be set to another one at any time.
+
+    `in_use` says which slices the node wants: they are neither removed nor evicted.
+    """
 
     def __init__(
         self, config: NodeConfig, store: Store, catalog: Catalog, in_use: Callable[[], Slices]
     ) -> None:
-        self._config = config
+        self.config = config
         self._store = store
         self._catalog = catalog
         self._names = Names(store, catalog)
@@ -57,7 +60,7 @@ class Library:
                 progress,
                 entry=entry,
                 keep=self._in_use(),
-                rate=self._config.store.rate,
+                rate=self.config.store.rate,
             )
         finally:
             self._coming.discard(origin)
@@ -95,7 +98,7 @@ class Library:
         local = sorted((self._listed(manifest, slices) for manifest in manifests), key=lambda one: one.name)
         here = {entry.name for manifest in manifests if (entry := self._names.entry_of(manifest)) is not None}
         offered = [_offered(entry) for entry in self._catalog.entries if entry.name not in here]
-        return Listing((*local, *offered), self._store.used(), self._config.store.max_bytes)
+        return Listing((*local, *offered), self._store.used(), self.config.store.max_bytes)
 
     def _listed(self, manifest: Manifest, slices: Iterable[HeldSlice]) -> ListedModel:
         cid = manifest.cid
@@ -129,7 +132,7 @@ class Library:
         metadata = self._store.blob(manifest.metadata)
         if metadata is None:
             return hostable_by_size(manifest.file.size, manifest.blocks, machine_memory())
-        limits = self._config.limits
+        limits = self.config.limits
         try:
             model = model_of(manifest, metadata, None)
             # No file of its own, but what room each of its slices would get.

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import anyio
 
 from intelnav.config import NodeConfig
-from intelnav.controller.keeper import SliceKeeper
+from intelnav.controller.kept import Kept
 from intelnav.dht.records import ListedModel
 from intelnav.domain.advert import Address, Advert
 from intelnav.domain.errors import PeerError
@@ -17,6 +17,7 @@ from intelnav.engine.interface import SliceEngine
 from intelnav.net.dht_node import DhtNode
 from intelnav.net.dht_upkeep import Upkeep
 from intelnav.net.discovery import DhtDiscovery
+from intelnav.net.said import Said
 from intelnav.net.seeds import SeedLists
 from intelnav.wanted import ConfiguredPeers
 
@@ -33,22 +34,26 @@ UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - what is compared with, not bound
 class Network:
     """Discovery for one node: first the peers of its config, then the DHT. Implements `Discovery`, `Providers`.
 
-    `hosted` are the slices that it offers to others.
+    `offered` gives the slices that it offers to others now.
     """
 
     def __init__(
-        self, config: NodeConfig, identity: Identity, known: ConfiguredPeers, hosted: Sequence[SliceKeeper]
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        known: ConfiguredPeers,
+        offered: Callable[[], Sequence[Kept]],
     ) -> None:
         listen = config.network.listen
         local = config.network.is_local
         self._config = config
         self._known = known
-        self._hosted = hosted
+        self._offered = offered
         self._own = identity.peer
         # Nobody can reach a node that does not listen; on loopback everybody can; else others tell.
         reachable = False if listen is None else True if local else None
         self.dht = DhtNode(identity, reachable=reachable, contacts=config.data_dir / "contacts.json")
-        self.discovery = DhtDiscovery(self.dht)
+        self.discovery = DhtDiscovery(self.dht, said=Said(config.data_dir / "announced.json"))
         self._upkeep = Upkeep(self.dht, config.network.bootstrap)
         self.seeds = SeedLists(config.network.seeds, config.data_dir / "seeds", self._upkeep.add)
         self._changed = asyncio.Event()
@@ -58,8 +63,14 @@ class Network:
         self._said_at: tuple[Address, ...] = ()
 
     def slice_changed(self) -> None:
-        """A hosted slice is, or is no longer, ready."""
+        """Another set of slices is offered."""
         self._changed.set()
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Take over what can change while this runs: the peers, where to start, and how many there is room for."""
+        self._config = config
+        self._known.peers = config.network.peers
+        self._upkeep.start_from(config.network.bootstrap)
 
     async def open(self, link: Address | None, chunks: Address | None) -> None:
         """Take the UDP port that belongs to where this node takes links; `chunks` is where it gives out models."""
@@ -107,7 +118,7 @@ class Network:
 
     async def adverts_of(self, peer: PeerId) -> Sequence[Address] | None:
         """See `Contributors`; who is named in the config has its word."""
-        told = [each.address for each in self._config.network.peers if each.id == peer]
+        told = [each.address for each in self._known.peers if each.id == peer]
         return told or await self.discovery.adverts_of(peer)
 
     @property
@@ -126,26 +137,31 @@ class Network:
                 await self._changed.wait()
 
     async def _say(self) -> None:
-        at = self.addresses
+        at, relay, room = self.addresses, self._config.role == "relay", self._config.limits.connections
         adverts = self._adverts(at) if at else {}
-        for model in [model for model in self._said if model not in adverts]:
+        gone = [model for model in self._said if model not in adverts]
+        for model in gone:
             del self._said[model]
             await self.discovery.withdraw(model)
-        changed = at != self._said_at
+        changed = bool(gone) or at != self._said_at
         for model, advert in adverts.items():
             if changed or _differ(advert, self._said.get(model)):
                 changed = True
                 self._said[model] = advert
                 await self._put(self.discovery.announce(advert))
-        if changed and at:
-            self._said_at = at
-            room = self._config.limits.connections
-            if adverts:
-                await self._put(self.discovery.announce_models(self._listed(), at))
-            if self._config.role == "relay":
-                await self._put(self.discovery.announce_relay(at, room))
-            if adverts or self._config.role == "relay":
-                await self._put(self.discovery.announce_contribution(at, room))
+        if not changed:
+            return
+        self._said_at = at
+        if adverts:
+            await self._put(self.discovery.announce_models(self._listed(), at))
+        else:
+            await self.discovery.withdraw_models()
+        if at and relay:
+            await self._put(self.discovery.announce_relay(at, room))
+        if at and (adverts or relay):
+            await self._put(self.discovery.announce_contribution(at, room))
+        else:
+            await self.discovery.withdraw_contribution()
 
     async def _put(self, announcement: Awaitable[int]) -> None:
         try:
@@ -156,9 +172,9 @@ class Network:
     def _adverts(self, at: tuple[Address, ...]) -> dict[str, Advert]:
         """What this node serves now, by model."""
         engines: dict[str, list[SliceEngine]] = {}
-        for keeper in self._hosted:
-            if keeper.state == "ready":
-                engines.setdefault(keeper.cid(), []).append(keeper.engine())
+        for kept in self._offered():
+            if kept.model is not None and kept.engine is not None:
+                engines.setdefault(kept.model.cid, []).append(kept.engine)
         chunks: tuple[Address, ...] = ()
         if self._chunks is not None:
             chunks = outside(self._chunks.host, self._chunks.port, self.dht.reach.seen_at)
@@ -167,7 +183,7 @@ class Network:
                 self._own,
                 at,
                 model,
-                tuple(sorted(engine.info.layers for engine in loaded)),
+                tuple(sorted({engine.info.layers for engine in loaded})),
                 next(iter(chunks), None),
                 loaded[0].info.engine_class,
                 max(engine.in_use / engine.info.sessions for engine in loaded),
@@ -177,8 +193,8 @@ class Network:
 
     def _listed(self) -> list[ListedModel]:
         listed = {}
-        for keeper in self._hosted:
-            manifest = keeper.model.manifest if keeper.model is not None else None
+        for kept in self._offered():
+            manifest = kept.model.manifest if kept.model is not None else None
             if manifest is not None and manifest.cid in self._said:
                 listed[manifest.cid] = ListedModel(
                     manifest.cid,

@@ -1,32 +1,38 @@
 """`intelnav-node`: builds the parts of one node from its config file, wires them and runs them."""
 
 import argparse
-import fcntl
+import gc
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 from httpx import AsyncClient
 
-from intelnav import __version__
+from intelnav import __version__, status
 from intelnav.chain.contribution import Contribution
 from intelnav.chain.entry import Entry
 from intelnav.chain.hop import HopService
 from intelnav.chain.ring import Rings
 from intelnav.chain.traffic import Traffic
+from intelnav.choice import Choice
 from intelnav.config import NodeConfig, load
-from intelnav.controller.keeper import SliceKeeper
+from intelnav.config_file import ConfigFile
+from intelnav.controller.kept import Kept
+from intelnav.controller.loop import Controller
 from intelnav.controller.shelf import Shelf
+from intelnav.controller.state import SliceView
+from intelnav.datadir import only_node
 from intelnav.domain.advert import Address
-from intelnav.domain.errors import ConfigError, IntelNavError
+from intelnav.domain.errors import IntelNavError
 from intelnav.engine.interface import SliceEngine
+from intelnav.events import Events
+from intelnav.gauges import Gauges
 from intelnav.keyfile import load_or_create
 from intelnav.library import Library
 from intelnav.logs import set_up_logging
@@ -35,9 +41,11 @@ from intelnav.net.peers import Peers
 from intelnav.net.web import http_client
 from intelnav.network import Network
 from intelnav.outlook import Outlook
+from intelnav.steering import Steering
+from intelnav.stopping import drain, heed_signals
 from intelnav.store.blobs import Store
 from intelnav.store.catalog import shipped_catalog
-from intelnav.wanted import ConfiguredPeers, Wanted
+from intelnav.wanted import ConfiguredPeers, check, entry_models
 
 log = logging.getLogger("intelnav.node")
 
@@ -45,8 +53,9 @@ log = logging.getLogger("intelnav.node")
 class Node:
     """One node's parts. `run` brings them up and keeps them until it is cancelled."""
 
-    def __init__(self, config: NodeConfig, store: Store, client: AsyncClient) -> None:
-        self._config = config
+    def __init__(self, file: ConfigFile, store: Store, client: AsyncClient) -> None:
+        config = file.config
+        self._file = file
         self._started = time.monotonic()
         self._known = ConfiguredPeers(config)
         catalog = shipped_catalog()
@@ -55,12 +64,23 @@ class Node:
         self._library = Library(config, store, catalog, lambda: self._shelf.wanted)
         self._chunks = ChunkService(store)
         self._chunk_address: Address | None = None
-        self._wanted = Wanted(config, self._shelf, lambda: self._network.slice_changed())
         self._identity = load_or_create(config.data_dir / "peer.key")
-        self._network = Network(config, self._identity, self._known, self._wanted.hosted)
+        self._events = Events()
+        self._controller = Controller(
+            self._shelf,
+            announced=lambda: self._network.slice_changed(),
+            ending=lambda engine, reason: self._traffic.hops.end_in(engine, reason),
+            told=self._tell,
+        )
+        self._network = Network(config, self._identity, self._known, self._offered)
         self._traffic = Traffic()
         self._peers = Peers(self._identity, self._traffic, limit=config.limits.connections)
         self._traffic.rings = Rings(self._peers)
+        self._entry = Entry(self._peers.own, (), self._network, self._traffic.rings)
+        self._choice = Choice(config, self._peers.own, self._shelf, self._network, self._controller)
+        self._steering = Steering(
+            file, self._shelf, self._controller, self._events, self._apply, self._choice
+        )
 
     async def run(self) -> None:
         """Serve until cancelled. Raises IntelNavError if the config asks for what cannot be."""
@@ -68,22 +88,26 @@ class Node:
         from intelnav.api.app import build_app
         from intelnav.api.serve import serve
 
-        config, peers, rings = self._config, self._peers, self._traffic.rings
-        await self._wanted.check()
-        entry = Entry(peers.own, self._wanted.entries, self._network, rings)
-        outlook = Outlook(self._network, peers, rings, entry)
-        app = build_app(entry, self.status, self.ready_to_answer, self._library, outlook)
+        config, peers, rings = self._file.config, self._peers, self._traffic.rings
+        await check(config, self._shelf)
+        outlook = Outlook(self._network, peers, rings, self._entry)
+        gauges = Gauges(
+            self.status,
+            entry=self._entry,
+            traffic=self._traffic,
+            peers=peers,
+            network=self._network,
+            chunks=self._chunks,
+            shelf=self._shelf,
+        )
+        app = build_app(
+            self._entry, self.status, self.ready_to_answer, self._library, outlook, self._steering, gauges
+        )
         async with anyio.create_task_group() as tasks:
-            # Within one machine there is nobody whom a rule would have to keep out.
-            lax = config.network.is_local or config.limits.contribution == "off"
-            hops = HopService(
-                peers,
-                self,
-                tasks,
-                idle_seconds=config.limits.idle_seconds,
-                contribution=None if lax else Contribution(self._network, peers),
-            )
-            self._traffic.hops = hops
+            hops = HopService(peers, self, tasks, idle_seconds=config.limits.idle_seconds)
+            self._traffic.hops = self._steering.hops = hops
+            self._apply(config)
+            self._steering.settle()
             try:
                 if config.network.listen is not None:
                     await peers.listen(config.network.listen)
@@ -99,15 +123,35 @@ class Node:
                         )
                     )
                 await self._network.open(peers.address, self._chunk_address)
-                for forever in (self._network.run, peers.keep_alive, hops.watch_idle, rings.watch_silence):
-                    tasks.start_soon(forever)
-                for keeper in self._wanted.keepers.values():
-                    tasks.start_soon(keeper.run)
+                self._start(tasks, hops)
                 log.info("node %s is up", peers.own)
+                self._events.add("node", "up")
                 await anyio.sleep_forever()
             finally:
                 hops.end_all("this node is stopping")
                 await peers.close()
+
+    def _start(self, tasks: TaskGroup, hops: HopService) -> None:
+        for forever in (
+            self._network.run,
+            self._peers.keep_alive,
+            hops.watch_idle,
+            self._traffic.rings.watch_silence,
+            self._controller.run,
+            self._steering.run,
+        ):
+            tasks.start_soon(forever)
+
+    async def reread(self) -> None:
+        """Read the config again, now."""
+        await self._steering.look()
+
+    async def drain(self) -> None:
+        """Take nothing new, and return once nothing is under way; for a node that is up."""
+        self._events.add("node", "stopping")
+        if hasattr(self._traffic, "hops"):
+            await drain(self._entry, self._traffic.hops, self._controller, self._steering)
+        self._events.close()
 
     async def chunk_servers(self, model: str) -> Sequence[Address]:
         """See `Providers`."""
@@ -115,36 +159,38 @@ class Node:
 
     def ready(self, model: str) -> Sequence[SliceEngine]:
         """The hosted slices of a model that can take sessions now; see `Hosting`."""
-        hosted = self._wanted.hosted
-        return [keeper.engine() for keeper in hosted if keeper.state == "ready" and keeper.cid() == model]
+        return [kept.engine for kept in self._of(model) if kept.engine is not None and kept.announced]
+
+    def draining(self, model: str) -> Sequence[SliceEngine]:
+        """The slices of a model that take no more sessions; see `Hosting`."""
+        return [
+            kept.engine for kept in self._of(model) if kept.engine is not None and kept.draining is not None
+        ]
 
     def ready_to_answer(self) -> tuple[bool, str]:
         """Whether every slice of the config is loaded, or the first reason why not."""
-        for keeper in self._wanted.keepers.values():
-            if keeper.state != "ready":
-                return False, f"{keeper}: {keeper.reason or keeper.state}"
-        return True, ""
+        reason = "this node is stopping" if self._steering.stopping else status.unready(self._controller)
+        return not reason, reason
 
     def status(self) -> dict[str, Any]:
         """What `/status` shows; everything in it is plain JSON."""
-        config, wanted = self._config, self._wanted
-        entries = zip(config.entry, wanted.fronts, strict=True)
+        config, controller = self._file.config, self._controller
         return {
             "version": __version__,
             "peer": str(self._identity.peer),
             "role": config.role,
             "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "stopping": self._steering.stopping,
+            "config": self._file.status(),
+            "overrides": self._steering.overrides(),
             "listen": str(config.network.listen) if config.network.listen else None,
             "chunks": {
                 "listen": str(self._chunk_address) if self._chunk_address else None,
                 "bytes_sent": self._chunks.bytes_sent,
             },
             "store": {"used_bytes": self._shelf.store.used(), "max_bytes": config.store.max_bytes},
-            "slices": [_slice_status(keeper) for keeper in wanted.hosted],
-            "entry": [
-                {"name": settings.name, "head": settings.head, **_slice_status(front)}
-                for settings, front in entries
-            ],
+            "slices": status.slices(controller),
+            "entry": status.entries(controller, config.entry),
             "peers": [
                 {
                     "id": str(link.peer),
@@ -158,56 +204,51 @@ class Node:
             "answers": len(self._traffic.rings),
         }
 
+    def _of(self, model: str) -> list[Kept]:
+        return [
+            kept
+            for kept in self._controller.slices.values()
+            if kept.model is not None and kept.model.cid == model
+        ]
 
-def _slice_status(keeper: SliceKeeper) -> dict[str, Any]:
-    status: dict[str, Any] = {
-        "model": keeper.name,
-        "cid": keeper.model.cid if keeper.model is not None else None,
-        "layers": str(keeper.layers),
-        "state": keeper.state,
-        "progress": keeper.progress.as_json() if keeper.progress is not None else None,
-        "reason": keeper.reason,
-        "failures": keeper.failures,
-    }
-    if keeper.state == "ready":
-        engine = keeper.engine()
-        status |= {
-            "engine_class": engine.info.engine_class,
-            "memory_estimate_bytes": engine.info.memory,
-            "context": engine.info.context,
-            "sessions": engine.info.sessions,
-            "sequences": engine.in_use,
-        }
-    return status
+    def _offered(self) -> list[Kept]:
+        return [kept for kept in self._controller.slices.values() if kept.announced]
+
+    def _tell(self, kept: Kept, view: SliceView) -> None:
+        """A slice has another state."""
+        log.info("%s: %s%s", kept, view.state, f", {view.reason}" if view.reason else "")
+        self._events.add(
+            "slice",
+            view.reason or view.state,
+            model=kept.called,
+            layers=str(kept.layers) if kept.layers is not None else None,
+            state=view.state,
+        )
+
+    def _apply(self, config: NodeConfig) -> None:
+        """Take over what of a config is not about slices, as far as it can change while this runs."""
+        logging.getLogger().setLevel(config.log.level.upper())
+        self._shelf.store.max_bytes = config.store.max_bytes
+        self._shelf.limit(config.store.rate)
+        self._library.config = config
+        self._peers.limit = config.limits.connections
+        self._network.reconfigure(config)
+        self._choice.config = config
+        self._choice.wake()
+        self._entry.serves = entry_models(config, self._controller)
+        hops = self._traffic.hops
+        hops.idle_seconds = config.limits.idle_seconds
+        # Within one machine there is nobody whom a rule would have to keep out.
+        lax = config.network.is_local or config.limits.contribution == "off"
+        hops.contribution = None if lax else hops.contribution or Contribution(self._network, self._peers)
 
 
-@contextmanager
-def _only_node(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory; raises ConfigError if another node does."""
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (data_dir / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"data_dir {data_dir} is in use by another node: stop it, or give this one a data_dir of its own"
-            ) from None
-        yield
-
-
-async def _run_until_signal(config: NodeConfig) -> None:
-    async with anyio.create_task_group() as tasks:
-
-        async def stop_on_signal() -> None:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for received in signals:
-                    log.info("%s: stopping", signal.Signals(received).name)
-                    tasks.cancel_scope.cancel()
-
-        tasks.start_soon(stop_on_signal)
-        with Store.open(config.data_dir / "store", config.store.max_bytes) as store:
-            async with http_client() as client:
-                await Node(config, store, client).run()
+async def _run(file: ConfigFile) -> None:
+    with Store.open(file.config.data_dir / "store", file.config.store.max_bytes) as store:
+        async with http_client() as client, anyio.create_task_group() as tasks:
+            node = Node(file, store, client)
+            tasks.start_soon(heed_signals, tasks.cancel_scope, node.reread, node.drain)
+            await node.run()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -221,8 +262,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         config = load(options.config, os.environ)
         set_up_logging(config.log.level, config.log.format)
-        with _only_node(config.data_dir):
-            anyio.run(_run_until_signal, config, backend_options={"use_uvloop": True})
+        file = ConfigFile(options.config, os.environ, config)
+        with only_node(config.data_dir):
+            anyio.run(_run, file, backend_options={"use_uvloop": True})
+        # The process ends: to collect all that was ever imported takes ten times as long as all the rest of it.
+        gc.freeze()
     except IntelNavError as error:
         sys.exit(f"intelnav-node: {error}")
     except OSError as error:

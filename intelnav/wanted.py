@@ -1,20 +1,20 @@
 """What the config asks for: slices to keep, models to answer for, peers to know."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
 
 from intelnav.chain.entry import EntryModel
-from intelnav.config import EntryConfig, NodeConfig
-from intelnav.controller.keeper import SliceKeeper, WantedSlice
-from intelnav.controller.ledger import MemoryLedger
+from intelnav.config import EntryConfig, NodeConfig, SliceConfig
+from intelnav.controller.loop import Controller
 from intelnav.controller.shelf import Shelf
+from intelnav.controller.state import Room, SliceName, WantedSlice
 from intelnav.domain.advert import Address, Advert
 from intelnav.domain.errors import ConfigError
-from intelnav.domain.model_ref import ModelRef, model_name
+from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
-from intelnav.engine.interface import SliceSpec
 from intelnav.store.model_file import ModelFile, describe
 
 
@@ -22,13 +22,13 @@ class ConfiguredPeers:
     """The peers that the config names, as a discovery: they are believed, and asked for bytes as well."""
 
     def __init__(self, config: NodeConfig) -> None:
-        self._peers = config.network.peers
+        self.peers = config.network.peers
         self.shelf: Shelf
 
     async def providers(self, model: str) -> list[Advert]:
         """What each peer serves of the model with this CID, in the order of the config."""
         adverts = []
-        for peer in self._peers:
+        for peer in self.peers:
             ranges = tuple(offer.layers for offer in peer.slices if self.shelf.cid_of(offer.model) == model)
             if ranges:
                 adverts.append(Advert(peer.id, (peer.address,), model, ranges, chunks=peer.chunks))
@@ -36,76 +36,82 @@ class ConfiguredPeers:
 
     async def chunk_servers(self, model: str) -> Sequence[Address]:
         """Every peer that gives out bytes: it may have more of a model than it serves layers of."""
-        return [peer.chunks for peer in self._peers if peer.chunks is not None]
+        return [peer.chunks for peer in self.peers if peer.chunks is not None]
 
 
-class Wanted:
-    """The slices and entries of one config.
+def wanted_slices(config: NodeConfig, hosted: Sequence[SliceConfig]) -> tuple[WantedSlice, ...]:
+    """Each slice once: those that are `hosted` for others, then what the entries of the config need beside them."""
+    found: dict[SliceName, WantedSlice] = {}
+    for settings in hosted:
+        name = name_of(settings)
+        found.setdefault(name, WantedSlice(name, room_of(config, settings)))
+    for name in _entry_slices(config):
+        found.setdefault(name, WantedSlice(name, room_of(config), hosted=False))
+    return tuple(found.values())
 
-    `hosted` are the keepers of the slices for others, `fronts` those of the entries' front layers; `keepers` are all.
-    """
 
-    def __init__(self, config: NodeConfig, shelf: Shelf, changed: Callable[[], None]) -> None:
-        """`changed` is called whenever a slice is, or is no longer, ready."""
-        self.keepers: dict[tuple[ModelRef, LayerRange | None], SliceKeeper] = {}
-        self.hosted: list[SliceKeeper] = []
-        self.fronts: list[SliceKeeper] = []
-        self.entries: list[EntryModel] = []
-        self._config = config
-        self._shelf = shelf
-        self._changed = changed
-        self._ledger = MemoryLedger.of_machine()
-        for wanted in config.slices:
-            self.hosted.append(self._keeper(wanted.model, wanted.layers))
-        for settings in config.entry:
-            self.entries.append(self._entry(settings))
+def name_of(settings: SliceConfig) -> SliceName:
+    """Which slice these settings mean."""
+    return SliceName(settings.model, settings.layers)
 
-    async def check(self) -> None:
-        """Hold the layers of the config against the files that it names; ConfigError by key, ContentError.
 
-        Models that lie elsewhere are looked at when they are here.
-        """
-        for index, wanted in enumerate(self._config.slices):
-            await _check(f"slices[{index}]", wanted.model, wanted.layers)
-        for index, settings in enumerate(self._config.entry):
-            await _check(f"entry[{index}]", settings.model, settings.layers)
-        for peer in self._config.network.peers:
-            for offer in peer.slices:
-                if offer.model.kind == "path":
-                    await self._shelf.find(offer.model)
+def room_of(config: NodeConfig, settings: SliceConfig | None = None) -> Room:
+    """How a slice is loaded; what its own `settings` leave out is as in `limits`."""
+    limits, backend = config.limits, config.backend
+    sessions, context = (None, None) if settings is None else (settings.sessions, settings.context)
+    return Room(
+        sessions if sessions is not None else limits.sessions,
+        context if context is not None else limits.context,
+        limits.rows,
+        backend.device,
+        backend.gpu_layers,
+        backend.threads,
+    )
 
-    def _keeper(self, model: ModelRef, layers: LayerRange | None) -> SliceKeeper:
-        """The keeper of these layers, or of the last one; the same for a slice that is wanted twice."""
-        if (model, layers) not in self.keepers:
-            limits, backend = self._config.limits, self._config.backend
-            room = SliceSpec(
-                Path(),
-                sessions=limits.sessions,
-                context=limits.context,
-                max_rows=limits.rows,
-                device=backend.device,
-                gpu_layers=backend.gpu_layers,
-                threads=backend.threads,
-            )
-            wanted = WantedSlice(model, model_name(model.value), layers, room)
-            self.keepers[model, layers] = SliceKeeper(wanted, self._shelf, self._ledger, self._changed)
-        return self.keepers[model, layers]
 
-    def _entry(self, settings: EntryConfig) -> EntryModel:
-        front = self._keeper(settings.model, settings.layers)
-        self.fronts.append(front)
-        # The head rides on the last layer: llama.cpp loads no model without one (docs/adr/0003).
-        head = self._keeper(settings.model, None) if settings.head == "entry" else None
-        return EntryModel(
-            front.cid,
+def entry_models(config: NodeConfig, controller: Controller) -> list[EntryModel]:
+    """The models that the config answers for, out of the slices that are loaded."""
+    return [
+        EntryModel(
+            partial(controller.cid, front := SliceName(settings.model, settings.layers)),
             settings.name,
-            self._config.network.dtype,
-            front.engine,
-            head.engine if head is not None else None,
+            config.network.dtype,
+            partial(controller.engine, front),
+            partial(controller.engine, _last(settings)) if settings.head == "entry" else None,
         )
+        for settings in config.entry
+    ]
 
 
-async def _check(key: str, ref: ModelRef, layers: LayerRange) -> None:
+def _last(settings: EntryConfig) -> SliceName:
+    # The head rides on the last layer: llama.cpp loads no model without one (docs/adr/0003).
+    return SliceName(settings.model, None)
+
+
+def _entry_slices(config: NodeConfig) -> Iterator[SliceName]:
+    for settings in config.entry:
+        yield SliceName(settings.model, settings.layers)
+        if settings.head == "entry":
+            yield _last(settings)
+
+
+async def check(config: NodeConfig, shelf: Shelf) -> None:
+    """Hold the layers of the config against the files that it names; ConfigError by key, ContentError.
+
+    Models that lie elsewhere are looked at when they are here.
+    """
+    for index, wanted in enumerate(config.slices):
+        await check_layers(f"slices[{index}]", wanted.model, wanted.layers)
+    for index, settings in enumerate(config.entry):
+        await check_layers(f"entry[{index}]", settings.model, settings.layers)
+    for peer in config.network.peers:
+        for offer in peer.slices:
+            if offer.model.kind == "path":
+                await shelf.find(offer.model)
+
+
+async def check_layers(key: str, ref: ModelRef, layers: LayerRange) -> None:
+    """Hold layers against the file that `ref` names, if it names one; ConfigError for `key`, ContentError."""
     if ref.kind != "path":
         return
     file: ModelFile = await to_thread.run_sync(describe, Path(ref.value))

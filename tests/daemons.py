@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ Json = dict[str, Any]
 
 @dataclass
 class Daemon:
-    """A node's config and data in `folder`, and its process while it runs, in a network namespace if one is named."""
+    """A node's config and data in `folder`, and its process while it runs, in a network namespace if one is named.
+
+    `variables` are set for the process.
+    """
 
     folder: Path
     namespace: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -45,7 +49,10 @@ class Daemon:
     def configure(self, **settings: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = {"data_dir": "./data", "backend": {"device": "cpu", "threads": 1}, **settings}
-        (self.folder / "node.yaml").write_text(yaml.safe_dump(settings))
+        # In one step: a running node reads it again.
+        draft = self.folder / ".node.yaml"
+        draft.write_text(yaml.safe_dump(settings))
+        draft.replace(self.folder / "node.yaml")
 
     def start(self) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INTELNAV_")}
@@ -53,7 +60,7 @@ class Daemon:
         command += [sys.executable, "-m", "intelnav.node", "--config", str(self.folder / "node.yaml")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment | self.variables
             )
 
     def client(self) -> httpx.Client:

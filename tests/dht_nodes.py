@@ -11,6 +11,7 @@ from intelnav.domain.identity import Identity
 from intelnav.net.dht_node import DhtNode, DhtSettings
 from intelnav.net.dht_upkeep import Upkeep
 from intelnav.net.discovery import DhtDiscovery
+from intelnav.net.said import Said
 
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -52,11 +53,14 @@ async def dht_hosts() -> AsyncIterator[MakeHost]:
         seed: bytes | None = None,
         cache_seconds: float = 0.0,
         announce_seconds: float = 300.0,
+        said: Path | None = None,
     ) -> Host:
         identity = Identity(seed or (len(made) + 1).to_bytes(32, "big"))
         node = DhtNode(identity, reachable=reachable, contacts=contacts, settings=settings)
         upkeep = Upkeep(node, bootstrap)
-        discovery = DhtDiscovery(node, cache_seconds=cache_seconds, announce_seconds=announce_seconds)
+        discovery = DhtDiscovery(
+            node, cache_seconds=cache_seconds, announce_seconds=announce_seconds, said=Said(said)
+        )
         address = await node.listen(listen)
         host = Host(identity, node, upkeep, discovery, address)
         made.append(host)

@@ -1,6 +1,6 @@
 """Nodes that host slices, reduced to their links and their hop service: real sockets, real workers, one process."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -37,12 +37,19 @@ async def hosting(
     seed: int,
     idle_seconds: float = 300.0,
     contribution: Callable[[Peers], Contribution] | None = None,
+    draining: Collection[str] = (),
 ) -> AsyncIterator[Hosted]:
-    """A node that hosts `slices`, by model; its key is made from `seed`. `contribution` makes its rule, if any."""
+    """A node that hosts `slices`, by model; its key is made from `seed`. `contribution` makes its rule, if any.
+
+    The models in `draining` are being given up.
+    """
 
     class Hosting:
         def ready(self, model: str) -> Sequence[SliceEngine]:
-            return [slices[model]] if model in slices else []
+            return [slices[model]] if model in slices and model not in draining else []
+
+        def draining(self, model: str) -> Sequence[SliceEngine]:
+            return [slices[model]] if model in draining else []
 
     async with anyio.create_task_group() as tasks:
         traffic = Traffic()

@@ -20,7 +20,9 @@ from intelnav.domain.identity import PeerId
 from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 
-EXAMPLES = sorted(path for path in (Path(__file__).parents[1] / "config").iterdir() if path.is_file())
+EXAMPLES = sorted(
+    path for path in (Path(__file__).parents[1] / "config").iterdir() if path.suffix in (".yaml", ".toml")
+)
 PEER = "aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypq"
 TINY = ModelRef("name", "tiny")
 HOST = "slices: [{model: ./m.gguf, layers: 8..15}]\n"

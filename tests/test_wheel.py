@@ -19,15 +19,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(tmp_path_factory.mktemp("dist"))
 
 
-def test_a_wheel_holds_the_programs_their_catalog_and_nothing_else(wheel: Path) -> None:
+def test_a_wheel_holds_the_programs_their_data_and_nothing_else(wheel: Path) -> None:
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "intelnav").rglob("*.py")}
-    catalog = {f"intelnav/catalog/{path.name}" for path in (ROOT / "config/catalog").iterdir()}
+    data = {f"intelnav/catalog/{path.name}" for path in (ROOT / "config/catalog").iterdir()}
+    data.add("intelnav/node.schema.json")
     assert "intelnav/node.py" in sources
-    assert "intelnav/catalog/smollm2-135m-instruct-q4_1.yaml" in catalog
+    assert "intelnav/catalog/smollm2-135m-instruct-q4_1.yaml" in data
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
     information = f"intelnav-{__version__}.dist-info/"
-    assert {name for name in names if not name.startswith(information)} == sources | catalog
+    assert {name for name in names if not name.startswith(information)} == sources | data
     assert f"{information}licenses/LICENSE" in names
 
 

@@ -1,4 +1,4 @@
-"""The node's HTTP application: health, status, models, peers and completions, closed to web pages of other sites."""
+"""The node's HTTP application: its state, models, network, control, completions; closed to other sites' web pages."""
 
 import ipaddress
 from collections.abc import Callable
@@ -14,7 +14,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from intelnav.api.completions import Completions
+from intelnav.api.control import Control
+from intelnav.api.control_routes import control_routes
 from intelnav.api.errors import ApiError
+from intelnav.api.metrics import Metered, metric_routes
 from intelnav.api.models import Library, model_routes
 from intelnav.api.network import Network, network_routes
 from intelnav.api.openai import ChatBody, TextBody
@@ -33,10 +36,14 @@ def build_app(
     ready: Ready,
     library: Library | None = None,
     network: Network | None = None,
+    control: Control | None = None,
+    metered: Metered | None = None,
 ) -> Starlette:
     """The application around a node's parts; `ready` says whether a question can be answered, or why not.
 
-    Without a `library` there is nothing under `/models`, without a `network` none of what `network_routes` lists.
+    Without a `library` there is nothing under `/models`, without a `network` none of what `network_routes` lists,
+    without a `control` none of `control_routes` and without `metered` no `/metrics`. One application serves both
+    listeners: what changes the node tells by the request whether it came over the control socket.
     """
 
     async def health(_: Request) -> Response:
@@ -70,6 +77,8 @@ def build_app(
             Route("/v1/completions", Completions(completer, TextBody), methods=["POST"]),
             *(model_routes(library) if library is not None else ()),
             *(network_routes(network) if network is not None else ()),
+            *(control_routes(control) if control is not None else ()),
+            *(metric_routes(metered) if metered is not None else ()),
         ],
         middleware=[Middleware(NoForeignPages)],
         exception_handlers={404: _not_found, 405: _wrong_method, 500: _bug},

@@ -6,8 +6,9 @@ import anyio
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from intelnav.api.bodies import parse
 from intelnav.api.errors import ApiError
-from intelnav.api.openai import Body, ChatBody, parse
+from intelnav.api.openai import Body, ChatBody
 from intelnav.api.replies import Json, Reply, event, report
 from intelnav.chain.interface import Answer, Completer, Ending
 from intelnav.domain.errors import IntelNavError

@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from intelnav.api.errors import ApiError
 from intelnav.api.jobs import Job, Work, refusal
+from intelnav.api.local import check_local
 from intelnav.api.replies import Json
 from intelnav.domain.errors import IntelNavError
 from intelnav.domain.job import JobProgress
@@ -90,14 +91,14 @@ def model_routes(library: Library) -> list[Route]:
 
     async def remove(request: Request) -> Response:
         try:
-            _check_local(request)
+            check_local(request, "Models are changed")
             freed = await library.remove(request.path_params["cid"], _layers(request))
         except (IntelNavError, OSError) as error:
             return refusal(error).response()
         return JSONResponse({"freed_bytes": freed})
 
     def bring(request: Request, body: bytes) -> Work:
-        _check_local(request)
+        check_local(request, "Models are changed")
         what = _what(body)
 
         async def work(progress: JobProgress) -> Json:
@@ -106,7 +107,7 @@ def model_routes(library: Library) -> list[Route]:
         return work
 
     def verify(request: Request, _: bytes) -> Work:
-        _check_local(request)
+        check_local(request, "Models are changed")
         cid = request.path_params.get("cid")
 
         async def work(progress: JobProgress) -> Json:
@@ -122,14 +123,6 @@ def model_routes(library: Library) -> list[Route]:
         Route("/models/{cid}", remove, methods=["DELETE"]),
         Route("/models/{cid}/{layers}", remove, methods=["DELETE"]),
     ]
-
-
-def _check_local(request: Request) -> None:
-    """Raise ApiError 403 for a request over TCP: whoever reaches that may ask questions, not fill or empty the disk."""
-    server = request.scope.get("server")
-    if server is not None and server[1] is not None:
-        reason = "Models are changed over the node's control socket only: run this on its own machine"
-        raise ApiError(403, "control_socket_only", reason)
 
 
 def _what(body: bytes) -> str:

@@ -7,9 +7,9 @@ with something else than was asked for.
 import secrets
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from intelnav.api.errors import ApiError
+from intelnav.api.bodies import StrictBody
 from intelnav.chain.interface import Request
 from intelnav.domain.sampling import Sampling
 
@@ -36,18 +36,14 @@ def _parts(value: Any) -> Any:
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class StreamOptions(_Strict):
+class StreamOptions(StrictBody):
     """`include_obfuscation` pads events against eavesdroppers; it is accepted and has no effect."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class _Body(_Strict):
+class _Body(StrictBody):
     """Fields that chat and plain completions share."""
 
     neutral: ClassVar[dict[str, object]] = _NEUTRAL
@@ -99,14 +95,14 @@ class _Body(_Strict):
         )
 
 
-class TextPart(_Strict):
+class TextPart(StrictBody):
     """The one kind of content part that a text model can read."""
 
     type: Literal["text"]
     text: str
 
 
-class Message(_Strict):
+class Message(StrictBody):
     """One turn of the conversation."""
 
     role: Literal["system", "user", "assistant"]
@@ -168,19 +164,3 @@ class TextBody(_Body):
 
 
 Body = TypeVar("Body", ChatBody, TextBody)
-
-
-def parse(shape: type[Body], data: bytes) -> Body:
-    """Read a request body; raises ApiError 400 naming the field. JSON nested too deeply is malformed."""
-    try:
-        return shape.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"])[:200]
-        if first["type"] == "json_invalid":
-            raise ApiError(400, "invalid_json", f"The body is not JSON: {first['ctx']['error']}") from None
-        if first["type"] == "extra_forbidden":
-            reason = f"{where} is not supported here"
-            raise ApiError(400, "unsupported_parameter", reason, param=where) from None
-        reason = f"{where}: {first['msg']}" if where else first["msg"]
-        raise ApiError(400, "invalid_value", reason, param=where or None) from None

@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from intelnav.chain.interface import Ending
@@ -16,6 +17,11 @@ def event(data: Json | str) -> bytes:
     # ASCII only: some clients also split lines at U+0085 and U+2028, which JSON would let through.
     text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"), allow_nan=False)
     return f"data: {text}\n\n".encode()
+
+
+def rfc3339(at: float) -> str:
+    """A unix time, to the millisecond, in UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def usage(ending: Ending) -> Json:

@@ -53,7 +53,7 @@ async def serve(
                 await anyio.sleep_forever()
             finally:
                 for server in servers:
-                    server.should_exit = True
+                    server.leave()
 
 
 class _Connection(H11Protocol):
@@ -120,13 +120,24 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self.listening = anyio.Event()
+        self._leaving = anyio.Event()
 
     async def attend(self, listener: socketlib.socket) -> None:
-        """Serve until `should_exit` is set, then see every request out."""
+        """Serve until `leave`, then see every request out."""
         with anyio.CancelScope(shield=True):
             await self.serve(sockets=[listener])
             if self.server_state.tasks:
                 await asyncio.wait(self.server_state.tasks)
+
+    def leave(self) -> None:
+        """Take no more connections."""
+        self.should_exit = True
+        self._leaving.set()
+
+    async def main_loop(self) -> None:
+        """Wait. The server's own loop looks ten times a second for what cannot happen here."""
+        await self.on_tick(0)
+        await self._leaving.wait()
 
     async def startup(self, sockets: list[socketlib.socket] | None = None) -> None:
         """Tell when it listens."""

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from intelnav.chain.figures import EntryFigures
 from intelnav.chain.interface import Answer, Ending, FinishReason, Piece, Request, ServedModel, Timing
 from intelnav.chain.preview import preview
 from intelnav.chain.ring import HopError, Ring, Rings, Terms
@@ -13,7 +14,7 @@ from intelnav.chain.route import RouteHop, plan_route
 from intelnav.chain.stages import Chain, LocalStage, sequence_of
 from intelnav.chain.text import TextStream
 from intelnav.domain.advert import Advert
-from intelnav.domain.errors import Code, ConfigError, EngineError, PeerError
+from intelnav.domain.errors import Code, ConfigError, EngineError, IntelNavError, PeerError
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.identity import PeerId
 from intelnav.domain.slice import LayerRange
@@ -39,8 +40,8 @@ class EntryModel:
     """A model that this node answers for.
 
     `cid` gives the model's id, `front` and `head` the engine that is loaded right now, or they raise EngineError: the
-    model may still be on its way, and a worker may have been replaced since. `head` is given if the entry keeps norm,
-    head and sampling; it runs the model's last layer.
+    model may still be on its way, and a worker may have been replaced since; PeerError while it is draining. `head` is
+    given if the entry keeps norm, head and sampling; it runs the model's last layer.
     """
 
     cid: Callable[[], str]
@@ -51,36 +52,62 @@ class EntryModel:
 
 
 class Entry:
-    """Answers requests over chains that it plans from `discovery`. Implements `Completer`."""
+    """Answers requests over chains that it plans from `discovery`. Implements `Completer`.
+
+    `serves` can be set to other models at any time; answers under way go on.
+    """
 
     def __init__(self, own: PeerId, models: Sequence[EntryModel], discovery: Discovery, rings: Rings) -> None:
+        self.serves = models
         self._own = own
-        self._models = models
+        self._closed = ""
+        self._running = 0
         self._discovery = discovery
         self._rings = rings
+        self.figures = EntryFigures()
+
+    def __len__(self) -> int:
+        """How many answers are under way."""
+        return self._running
+
+    def close(self, reason: str) -> None:
+        """Refuse new questions from now on, with PeerError `draining`; answers under way go on."""
+        self._closed = reason
 
     def models(self) -> list[ServedModel]:
         """The models whose front is loaded right now."""
         served = []
-        for model in self._models:
+        for model in self.serves:
             try:
                 served.append(ServedModel(model.cid(), model.name, model.front().info.context))
-            except EngineError:
+            except (EngineError, PeerError):
                 continue
         return served
 
     @asynccontextmanager
     async def answer(self, request: Request) -> AsyncIterator[Answer]:
         """Run a generation; see `Completer.answer`."""
+        if self._closed:
+            raise PeerError(Code.DRAINING, self._closed)
         started = time.perf_counter()
-        model = self._find(request.model)
-        prompt = await _tokens(model.front(), request)
-        async with AsyncExitStack() as stack:
-            chain = await self._open(stack, model, prompt, request)
-            stack.callback(self._learn, model.cid(), chain)
-            yield await stack.enter_async_context(
-                aclosing(_generate(chain, model.front(), prompt, request, started))
-            )
+        figures = self.figures
+        figures.answers += 1
+        self._running += 1
+        try:
+            model = self._find(request.model)
+            cid, front = model.cid(), model.front()
+            prompt = await _tokens(front, request)
+            async with AsyncExitStack() as stack:
+                chain = await self._open(stack, model, front, prompt, request)
+                stack.callback(self._learn, cid, chain)
+                yield await stack.enter_async_context(
+                    aclosing(_generate(chain, front, prompt, request, started, figures))
+                )
+        except IntelNavError as error:
+            figures.failures[error.code] += 1
+            raise
+        finally:
+            self._running -= 1
 
     async def preview(self, name: str, count: int = 1) -> dict[str, Any]:
         """The chains that a request for this model would take now; see `preview.preview`.
@@ -94,20 +121,24 @@ class Entry:
         return preview(adverts, layers, count, self._rings.book.estimates(model.cid(), time.monotonic()))
 
     def _find(self, name: str) -> EntryModel:
-        for model in self._models:
+        for model in self.serves:
             if name == model.name:
                 return model
             with suppress(EngineError):
                 if name == model.cid():
                     return model
-        known = ", ".join(model.name for model in self._models) or "none: the config names no entry"
+        known = ", ".join(model.name for model in self.serves) or "none: the config names no entry"
         raise ConfigError(f"model {name[:80]!r} is not served here; served: {known}")
 
     async def _open(
-        self, stack: AsyncExitStack, model: EntryModel, prompt: Sequence[int], request: Request
+        self,
+        stack: AsyncExitStack,
+        model: EntryModel,
+        front: SliceEngine,
+        prompt: Sequence[int],
+        request: Request,
     ) -> Chain:
         """Take sequences at home, then open a ring around the peers that refuse."""
-        front = model.front()
         # A front that reaches to the end of the model has the head anyway.
         head = None if model.head is None or front.info.is_tail else model.head()
         if len(prompt) >= front.info.context:
@@ -197,7 +228,12 @@ async def _tokens(front: SliceEngine, request: Request) -> list[int]:
 
 
 async def _generate(
-    chain: Chain, front: SliceEngine, prompt: Sequence[int], request: Request, started: float
+    chain: Chain,
+    front: SliceEngine,
+    prompt: Sequence[int],
+    request: Request,
+    started: float,
+    figures: EntryFigures,
 ) -> AsyncGenerator[Piece | Ending]:
     """The decode loop. The next token is sent on its way before the text of this one is passed out."""
     opened = time.perf_counter()
@@ -206,10 +242,14 @@ async def _generate(
     reason: FinishReason = "stop"
     token: int | None = await chain.prefill(prompt)
     first = last = time.perf_counter()
+    figures.prefill.add(first - opened)
     count = 0
     while token is not None and token not in front.info.end_tokens:
         count += 1
-        last = time.perf_counter()
+        figures.tokens += 1
+        before, last = last, time.perf_counter()
+        if count > 1:
+            figures.decode.add(last - before)
         piece = Piece(text.feed(front.piece(token)), (token,))
         if text.stopped or count >= limit:
             reason = "stop" if text.stopped else "length"

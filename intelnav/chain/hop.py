@@ -1,15 +1,16 @@
 """Serving a part of other people's chains: sessions opened by an entry, forwards from `prev`, results to `next`."""
 
+import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from intelnav.chain.contribution import Contribution
+from intelnav.chain.figures import HopFigures
+from intelnav.chain.served import Hosting, Running, Served, Session
 from intelnav.domain.errors import Code, EngineError, IntelNavError, PeerError
 from intelnav.engine.interface import Forward, Output, SliceEngine
 from intelnav.net.connection import Connection
@@ -26,42 +27,10 @@ from intelnav.wire.messages import (
 )
 from intelnav.wire.session import HopSession, check_init
 
+log = logging.getLogger(__name__)
+
 # Forwards of one session under way at a hop: enough to keep every stage of a long chain busy during a prefill.
 WINDOW = 8
-
-
-class Hosting(Protocol):
-    """The slices that this node has loaded."""
-
-    def ready(self, model: str) -> Sequence[SliceEngine]:
-        """Engines of that model that can take sessions now."""
-        ...
-
-
-@dataclass(eq=False, slots=True)
-class _Session:
-    """One session and the links that it lives on; `served` is there once it is open."""
-
-    init: SessionInit
-    entry: Connection
-    opening: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    served: "_Served | None" = None
-    prev: Connection | None = None
-    next: Connection | None = None
-    last_used: float = field(default_factory=time.monotonic)
-
-    def links(self) -> set[Connection]:
-        """Every connection that this session depends on."""
-        return {link for link in (self.entry, self.prev, self.next) if link is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class _Served:
-    """What an open session has of this node: its rules, and its sequence in an engine."""
-
-    rules: HopSession
-    engine: SliceEngine
-    sequence: int
 
 
 class HopService:
@@ -83,13 +52,15 @@ class HopService:
         idle_seconds: float,
         contribution: Contribution | None = None,
     ) -> None:
+        """`idle_seconds` and `contribution` can be set to something else at any time."""
+        self.idle_seconds = idle_seconds
+        self.contribution = contribution
         self._peers = peers
         self._hosting = hosting
         self._tasks = tasks
-        self._idle_seconds = idle_seconds
-        self._contribution = contribution
-        self._sessions: dict[bytes, _Session] = {}
+        self._sessions: dict[bytes, Session] = {}
         self._draining = False
+        self.figures = HopFigures()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -116,37 +87,57 @@ class HopService:
         """Whether an open session depends on this link."""
         return any(link in session.links() for session in self._sessions.values())
 
+    def running(self, engine: SliceEngine) -> list[Running]:
+        """The sessions that are open in an engine, the oldest first."""
+        now = time.monotonic()
+        return [session.running(now) for session in self._in(engine)]
+
+    def refuse_all(self) -> None:
+        """Open no more sessions; those that are open go on."""
+        self._draining = True
+
+    def end_in(self, engine: SliceEngine, reason: str) -> None:
+        """End the sessions that are open in an engine, which is draining."""
+        for session in self._in(engine):
+            self._end(session, Code.DRAINING, reason)
+
     def end_all(self, reason: str) -> None:
         """Refuse new sessions from now on and end the open ones."""
-        self._draining = True
+        self.refuse_all()
         for session in list(self._sessions.values()):
             self._end(session, Code.DRAINING, reason)
 
     async def watch_idle(self) -> None:
         """End sessions that nobody uses any more; runs until cancelled."""
         while True:
-            await anyio.sleep(min(1.0, self._idle_seconds / 4))
-            before = time.monotonic() - self._idle_seconds
+            await anyio.sleep(min(1.0, self.idle_seconds / 4))
+            before = time.monotonic() - self.idle_seconds
             for session in list(self._sessions.values()):
                 if session.last_used < before:
-                    self._end(session, Code.TIMEOUT, f"idle for {self._idle_seconds:g} s")
+                    self._end(session, Code.TIMEOUT, f"idle for {self.idle_seconds:g} s")
+
+    def _in(self, engine: SliceEngine) -> list[Session]:
+        sessions = self._sessions.values()
+        return [each for each in sessions if each.served is not None and each.served.engine is engine]
 
     def _init(self, link: Connection, init: SessionInit) -> None:
         if init.session in self._sessions:
             link.send(AbortSession(init.session, Code.BAD_REQUEST, "this session is open already"))
             return
-        session = _Session(init, link, prev=link if link.peer == init.prev else None)
+        session = Session(init, link, prev=link if link.peer == init.prev else None)
         self._sessions[init.session] = session
         self._tasks.start_soon(self._open, session)
 
-    async def _open(self, session: _Session) -> None:
+    async def _open(self, session: Session) -> None:
         """Reserve a sequence, reach the next hop, acknowledge. A session that ends meanwhile leaves nothing behind."""
         init = session.init
         try:
             with session.opening:
                 engine = self._engine_for(session)
-                if self._contribution is not None:
-                    await self._contribution.check(session.entry.peer, session.entry.remote)
+                if self.contribution is not None:
+                    await self.contribution.check(session.entry.peer, session.entry.remote)
+                    # It may have begun to drain meanwhile.
+                    engine = self._engine_for(session)
                 sequence = await engine.open(init.sampling)
                 try:
                     if init.next is not None:
@@ -162,14 +153,16 @@ class HopService:
                 rules = HopSession(
                     init, width=info.width, max_rows=info.max_rows, window=WINDOW, context=info.context
                 )
-                session.served = _Served(rules, engine, sequence)
+                session.served = Served(rules, engine, sequence)
+                self.figures.opened += 1
+                log.debug("a session is open", extra=_about(session))
                 session.entry.send(
                     SessionAck(init.session, info.engine_class, info.max_rows, WINDOW, info.context)
                 )
         except (PeerError, EngineError) as error:
             self._end(session, Code(error.code), str(error))
 
-    def _engine_for(self, session: _Session) -> SliceEngine:
+    def _engine_for(self, session: Session) -> SliceEngine:
         if self._draining:
             raise PeerError(Code.DRAINING, "this node is leaving")
         init = session.init
@@ -186,6 +179,8 @@ class HopService:
                     engine_class=info.engine_class,
                 )
                 return engine
+        if any(one.info.layers.start == init.layers.start for one in self._hosting.draining(init.model)):
+            raise PeerError(Code.DRAINING, f"layers {init.layers} of {init.model} are being given up here")
         raise PeerError(Code.NOT_HOSTING, f"layers {init.layers} of {init.model} are not loaded here")
 
     def _forward(self, link: Connection, forward: ForwardHidden) -> None:
@@ -221,7 +216,7 @@ class HopService:
         )
 
     def _computed(
-        self, session: _Session, forward: ForwardHidden, arrived: float, outcome: Output | IntelNavError
+        self, session: Session, forward: ForwardHidden, arrived: float, outcome: Output | IntelNavError
     ) -> None:
         """Send on what the engine made of a forward, unless the session has ended meanwhile."""
         init = session.init
@@ -232,7 +227,12 @@ class HopService:
             return
         session.served.rules.done()
         session.last_used = time.monotonic()
-        spent = (*forward.spent, round((time.perf_counter() - arrived) * 1e6))
+        seconds = time.perf_counter() - arrived
+        figures = self.figures
+        figures.forwards += 1
+        figures.rows += forward.state.rows
+        figures.compute.add(seconds)
+        spent = (*forward.spent, round(seconds * 1e6))
         (session.next or session.entry).send(_result(init, forward, outcome, spent))
 
     def _ended_by(self, link: Connection, message: SessionClose | AbortSession) -> None:
@@ -242,20 +242,25 @@ class HopService:
         match message:
             case SessionClose() if link is session.entry:
                 self._forget(session)
+                log.debug("a session is closed", extra=_about(session))
             case AbortSession(_, code, reason) if link in session.links():
                 # Who hears of it from us is told whom we have it from: the entry may hear us first.
                 self._end(session, code, f"peer {link.peer.short}: {reason}", told_by=link)
 
-    def _end(self, session: _Session, code: Code, reason: str, *, told_by: Connection | None = None) -> None:
+    def _end(self, session: Session, code: Code, reason: str, *, told_by: Connection | None = None) -> None:
         """End a session for a reason that its peers, except the one that gave it, must hear.
 
         The entry hears first, so that it does not take a neighbour that passes the reason on for the one to blame.
         """
         if self._forget(session):
+            self.figures.ended[code] += 1
+            # A peer's own words are left out: it knows tokens or activations, and could put them there.
+            why = reason if told_by is None else "a peer's end of it"
+            log.info("a session ends, %s: %s", code, why, extra=_about(session))
             for link in sorted(session.links() - {told_by}, key=lambda link: link is not session.entry):
                 link.send(AbortSession(session.init.session, code, reason))
 
-    def _forget(self, session: _Session) -> bool:
+    def _forget(self, session: Session) -> bool:
         if self._sessions.get(session.init.session) is not session:
             return False
         del self._sessions[session.init.session]
@@ -263,6 +268,17 @@ class HopService:
         if session.served is not None:
             session.served.engine.close(session.served.sequence)
         return True
+
+
+def _about(session: Session) -> dict[str, Any]:
+    """What a log line about a session is about."""
+    init = session.init
+    return {
+        "session": init.session,
+        "model": init.model,
+        "layers": init.layers,
+        "peer": session.entry.peer,
+    }
 
 
 def _result(init: SessionInit, forward: ForwardHidden, output: Output, spent: tuple[int, ...]) -> Message:

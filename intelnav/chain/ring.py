@@ -1,6 +1,7 @@
 """The remote part of one generation: an open session on every hop, forwards in, the last hop's replies out."""
 
 import asyncio
+import logging
 import os
 import time
 from collections import deque
@@ -29,6 +30,8 @@ from intelnav.wire.messages import (
     Token,
 )
 from intelnav.wire.session import EntrySession
+
+log = logging.getLogger(__name__)
 
 OPEN_SECONDS = 15.0
 # A stage that is silent for this long on one forward is as good as lost.
@@ -116,11 +119,15 @@ class Rings:
         self._open[ring.session] = ring
         try:
             await ring.start()
+            log.debug("a ring is open", extra={"session": ring.session, "model": terms.model})
             yield ring
         finally:
             del self._open[ring.session]
             ring.close()
             if ring.failure is not None:
+                # Without the peer's own words: it knows tokens or activations, and could put them there.
+                about = {"session": ring.session, "model": terms.model, "peer": ring.failure.peer}
+                log.info("a ring failed: %s", ring.failure.code, extra=about)
                 for peer in ring.failure.suspects:
                     self.book.failed(peer, ring.failure.code, time.monotonic())
 

@@ -94,13 +94,17 @@ class NodeClient:
 
     def status(self) -> Json:
         """What the node says about itself."""
+        return self._json("GET", "/status")
+
+    def served(self) -> list[Json]:
+        """The models that can be asked here, each with its `id` and `cid`."""
         with _translated(self.where):
-            return dict(_checked(self._client.get("/status")).json())
+            models = [dict(model) for model in self._json("GET", "/v1/models")["data"]]
+            return [{"id": model["id"], "cid": model["cid"]} for model in models]
 
     def models(self) -> list[str]:
         """Names of the models that can be asked here, in the order of the node's config; at least one."""
-        with _translated(self.where):
-            names = [str(model["id"]) for model in _checked(self._client.get("/v1/models")).json()["data"]]
+        names = [str(model["id"]) for model in self.served()]
         if not names:
             raise NodeError(
                 f"the node at {self.where} answers for no model: name one under `entry` in its config"
@@ -115,31 +119,59 @@ class NodeClient:
 
     def library(self) -> Json:
         """The models that are on the node's machine, and those that can be had."""
-        with _translated(self.where):
-            return dict(_checked(self._client.get("/models")).json())
+        return self._json("GET", "/models")
 
     def peers(self) -> Json:
         """Whom the node is connected to, and whom it knows."""
-        with _translated(self.where):
-            return dict(_checked(self._client.get("/peers")).json())
+        return self._json("GET", "/peers")
 
     def route(self, model: str, count: int) -> Json:
         """The chains that a request for this model would take now."""
-        with _translated(self.where):
-            path = f"/route/{quote(model, safe='')}"
-            return dict(_checked(self._client.get(path, params={"count": count})).json())
+        return self._json("GET", f"/route/{quote(model, safe='')}", params={"count": count})
 
     def swarm_models(self) -> list[Json]:
         """What the swarm serves, as far as the node finds out within `_SWARM_SECONDS`."""
         with _translated(self.where):
-            reply = _checked(self._client.get("/swarm/models", timeout=_SWARM_SECONDS))
-            return [dict(model) for model in reply.json()["models"]]
+            found = self._json("GET", "/swarm/models", timeout=_SWARM_SECONDS)
+            return [dict(model) for model in found["models"]]
 
     def remove(self, cid: str, layers: str | None) -> int:
         """Remove a model of the library, or one slice of it; the number of bytes freed."""
         with _translated(self.where):
             path = f"/models/{cid}" + (f"/{layers}" if layers is not None else "")
-            return int(_checked(self._client.delete(path)).json()["freed_bytes"])
+            return int(self._json("DELETE", path)["freed_bytes"])
+
+    def plan(self, config: str | None = None, style: str = "yaml") -> Json:
+        """What the node would do now, or with the text of another `config`."""
+        return self._json("POST", "/plan", json={} if config is None else {"config": config, "format": style})
+
+    def hosting(self) -> list[Json]:
+        """The slices that the node hosts, with the chains that run through them."""
+        with _translated(self.where):
+            return [dict(held) for held in self._json("GET", "/hosting")["hosting"]]
+
+    def leave(self, model: str, layers: str) -> Json:
+        """Have the node give up a slice until its config is next loaded."""
+        return self._json("POST", "/leave", json={"model": model, "layers": layers})
+
+    def join(self, model: str, layers: str) -> Json:
+        """Have the node host a slice until its config is next loaded."""
+        return self._json("POST", "/join", json={"model": model, "layers": layers})
+
+    def reload(self) -> Json:
+        """Have the node load its config again."""
+        return self._json("POST", "/reload", json={})
+
+    @contextmanager
+    def events(self, after: int = 0, *, follow: bool) -> Iterator[Iterator[Json]]:
+        """What happened on the node, and with `follow` what happens until it stops."""
+        query = {"after": after, "follow": int(follow)}
+        with ExitStack() as stack:
+            with _translated(self.where):
+                # A node may have nothing to tell for days.
+                quiet = httpx.Timeout(10, read=None)
+                lines = self._streamed(stack, "GET", "/events", params=query, timeout=quiet)
+            yield self._told(lines)
 
     @contextmanager
     def job(self, path: str, body: Json | None = None) -> Iterator[Iterator[Json]]:
@@ -149,16 +181,21 @@ class NodeClient:
         """
         with ExitStack() as stack:
             with _translated(self.where):
-                lines = self._streamed(stack, path, body or {})
+                lines = self._streamed(stack, "POST", path, json=body or {})
             yield self._told(lines)
 
     def _told(self, lines: Iterator[str]) -> Iterator[Json]:
         with _translated(self.where):
             yield from _events(lines)
 
-    def _streamed(self, stack: ExitStack, path: str, body: Json) -> Iterator[str]:
+    def _json(self, method: str, path: str, **request: Any) -> Json:
+        """The answer to a request whose answer is one JSON object."""
+        with _translated(self.where):
+            return dict(_checked(self._client.request(method, path, **request)).json())
+
+    def _streamed(self, stack: ExitStack, method: str, path: str, **request: Any) -> Iterator[str]:
         """The lines of an answer that is read while it comes, until `stack` is closed."""
-        response = stack.enter_context(self._client.stream("POST", path, content=json.dumps(body)))
+        response = stack.enter_context(self._client.stream(method, path, **request))
         if response.status_code != 200:
             response.read()
         return _checked(response).iter_lines()
@@ -176,7 +213,7 @@ class NodeClient:
             path, body["messages"] = "/v1/chat/completions", prompt
         with ExitStack() as stack:
             with _translated(self.where):
-                lines = self._streamed(stack, path, body)
+                lines = self._streamed(stack, "POST", path, json=body)
             yield Reply(self.where, lines)
 
 

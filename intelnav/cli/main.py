@@ -7,9 +7,14 @@ import typer
 from intelnav import __version__
 from intelnav.cli.ask import ask
 from intelnav.cli.chat import chat
+from intelnav.cli.config import config
+from intelnav.cli.doctor import doctor
+from intelnav.cli.events import events, reload
+from intelnav.cli.hosting import hosting, join, leave
 from intelnav.cli.init import init
 from intelnav.cli.models import models
 from intelnav.cli.network import peers, route
+from intelnav.cli.plan import plan
 from intelnav.cli.seeds import seeds
 from intelnav.cli.status import status
 from intelnav.cli.swarm import swarm
@@ -27,8 +32,12 @@ app.command()(init)
 app.command()(ask)
 app.command()(chat)
 app.command()(status)
+for command in (plan, hosting, leave, join, reload, events):
+    app.command()(command)
+app.command()(doctor)
 app.command()(peers)
 app.command()(route)
+app.add_typer(config, name="config")
 app.add_typer(models, name="models")
 app.add_typer(seeds, name="seeds")
 app.add_typer(swarm, name="swarm")

@@ -68,8 +68,8 @@ def import_(
     from intelnav.cli.client import NodeClient
     from intelnav.cli.terminal import size_text
 
-    with NodeClient(node) as asked, asked.job("/models/import", {"what": _absolute(what)}) as events:
-        model = _follow(events, as_json)
+    with NodeClient(node) as asked, asked.job("/models/import", {"what": absolute(what)}) as events:
+        model = follow(events, as_json)
     if not as_json:
         print(
             f"{model['name']} is here: {model['blocks']} layers, {size_text(model['size_bytes'])}, {model['cid']}"
@@ -113,7 +113,7 @@ def verify(
     with NodeClient(node) as asked:
         path = f"/models/{_local(asked, which)}/verify" if which is not None else "/models/verify"
         with asked.job(path) as events:
-            damaged = _follow(events, as_json)["damaged"]
+            damaged = follow(events, as_json)["damaged"]
     if not as_json:
         for damage in damaged:
             print(printable(f"{damage['part']} of {damage['cid']}: {damage['reason']}", sys.stdout))
@@ -133,14 +133,14 @@ def _served(node: "NodeClient") -> Json:
         return {"swarm": None, "swarm_problem": str(error)}
 
 
-def _absolute(what: str) -> str:
+def absolute(what: str) -> str:
     """`what`, as the node is told: it does not know the folder that a path starts at."""
     if "://" not in what and (looks_like_a_path(what) or Path(what).is_file()):
         return os.path.abspath(Path(what).expanduser())
     return what
 
 
-def _follow(events: Iterator[Json], as_json: bool) -> Json:
+def follow(events: Iterator[Json], as_json: bool) -> Json:
     """Show the events of a job as they come, and return its result."""
     from intelnav.cli.client import NodeError
 

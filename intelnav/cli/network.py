@@ -30,7 +30,7 @@ def peers(as_json: AsJson = False, node: NodeOption = None) -> None:
     if as_json:
         print(json.dumps(report))
     else:
-        _show(_neighbours(report))
+        show(_neighbours(report))
 
 
 def route(
@@ -47,7 +47,7 @@ def route(
     if as_json:
         print(json.dumps(report))
     else:
-        _show(_chains(model, report))
+        show(chains(model, report))
     if report["layers"] is not None and not report["routes"]:
         raise typer.Exit(1)
 
@@ -97,7 +97,8 @@ def _neighbours(report: Json) -> list["RenderableType"]:
     return parts
 
 
-def _chains(model: str, report: Json) -> list["RenderableType"]:
+def chains(model: str, report: Json) -> list["RenderableType"]:
+    """The chains over which a model would be asked, for people."""
     if report["layers"] is None:
         return [_line(f"This node runs all layers of {model} itself.")]
     if not report["routes"]:
@@ -143,7 +144,8 @@ def _part(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
     return [Group(Text(title, style="bold"), grid, *rest)]
 
 
-def _show(parts: list["RenderableType"]) -> None:
+def show(parts: list["RenderableType"]) -> None:
+    """Print the parts with an empty line between each two."""
     from rich.console import Console
 
     out = Console(highlight=False)

@@ -2,11 +2,13 @@
 
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from intelnav.cli.client import Reply
 
@@ -75,3 +77,20 @@ def size_text(size: int | None) -> str:
 def add_row(grid: Table, *cells: str) -> None:
     """Add a row of plain text: no markup, and on a terminal no control characters, since peers have a say in it."""
     grid.add_row(*(escape(printable(cell, sys.stdout)) for cell in cells))
+
+
+def plain(text: str, style: str = "") -> Text:
+    """A line without markup, and on a terminal without control characters, since peers have a say in it."""
+    return Text(printable(text, sys.stdout), style)
+
+
+def say(parts: Sequence[RenderableType]) -> None:
+    """Print lines, which are not broken, and tables."""
+    out = Console(highlight=False)
+    for part in parts:
+        out.print(part, soft_wrap=isinstance(part, Text))
+
+
+def running(answers: int) -> str:
+    """How many answers still run."""
+    return f"{answers} answer still runs" if answers == 1 else f"{answers} answers still run"

@@ -7,7 +7,8 @@ from typing import get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from intelnav.config.schema import Conflict, NodeConfig
+from intelnav.config.conflicts import Conflict
+from intelnav.config.schema import NodeConfig
 
 Place = tuple[int | str, ...]
 

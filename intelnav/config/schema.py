@@ -1,12 +1,11 @@
 """What a node can be told: the shape of its one file, frozen, in the domain's own types."""
 
-from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from intelnav.config.conflicts import Conflict, conflicts_of
 from intelnav.config.values import (
     Bytes,
     Chunks,
@@ -25,7 +24,6 @@ from intelnav.domain.advert import Address
 from intelnav.domain.hidden import Dtype
 from intelnav.domain.model_ref import ModelRef, model_name
 
-MAX_PORT = 65535
 DATA_DIR = Path("~/.local/share/intelnav")
 
 
@@ -51,15 +49,22 @@ def _off(value: object) -> object:
     return "off" if value is False else value
 
 
+def _or_auto(schema: dict[str, Any]) -> None:
+    """Slices are a list or the word auto, and only with that word there is a section of that name."""
+    properties = schema["properties"]
+    properties["slices"] = {"anyOf": [properties["slices"], {"const": "auto"}]}
+    schema["if"] = {"properties": {"auto": {"type": "object"}}, "required": ["auto"]}
+    schema["then"] = {"properties": {"slices": {"const": "auto"}}, "required": ["slices"]}
+
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 Item = TypeVar("Item")
 Items = Annotated[tuple[Item, ...], Field(max_length=1024), BeforeValidator(_no_items)]
 
 
-class Conflict(ValueError):
-    """Keys that are fine alone and wrong together. Each argument is one sentence: `KEY = VALUE: why; fix`."""
-
-
 class _Section(BaseModel):
+    """The text below a key is what is shown of it to users: by editors, and in docs/config.md."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     @model_validator(mode="before")
@@ -70,39 +75,51 @@ class _Section(BaseModel):
 
 
 class BackendConfig(_Section):
-    """What computes. `gpu_layers` -1 puts all on the GPU; `threads` 0 is the physical cores minus one."""
+    """What computes."""
 
     device: Literal["auto", "cpu", "cuda", "vulkan", "metal", "rocm"] = "auto"
+    """What the layers run on; auto takes the first GPU that the installed llama.cpp offers, else the CPU."""
     gpu_layers: int = _whole(-1, -1, 10_000)
+    """How many layers the GPU takes; -1 is all."""
     threads: int = _whole(0, 0, 1024)
+    """Threads of each slice on the CPU; 0 is one for each physical core, less one."""
 
 
 class SliceConfig(_Section):
-    """A layer range of a model that this node hosts for others. What is None is as in `limits`."""
+    """A layer range of a model that this node hosts for others."""
 
     model: Model
+    """The model: a file (all of it, or a slice of exactly these layers), a name, a CID, a URL, or a file on the hub."""
     layers: Layers
+    """Which layers, START..END without END. Ranges of one model may not overlap."""
     sessions: int | None = _maybe(1, 256)
+    """Answers under way at once; limits.sessions if left out."""
     context: int | None = _maybe(16, 2**20)
+    """Tokens of one session; limits.context if left out."""
 
 
 class AutoConfig(_Section):
-    """What the node picks its slices from, with `slices: auto`. Without `models` it is the catalog's.
-
-    `memory` is what all of them may take together, in bytes; None leaves it to the machine.
-    """
+    """What the node picks its slices from, with `slices: auto`."""
 
     memory: Bytes = None
+    """What all of its slices may take together; none leaves it to the machine."""
     models: Items[Model] = ()
+    """What to pick from, written as under slices; the catalog if left out."""
 
 
 class EntryConfig(_Section):
-    """A model that this node answers for; it runs `layers` itself. `name` defaults to one made from the model's."""
+    """A model that this node answers for. It runs the front layers itself, so that no peer sees the prompt as text."""
 
     model: Model
+    """The model, written as under slices."""
     layers: Layers
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = ""
+    """The layers that run here, 0..END without END."""
+    name: Annotated[
+        str, Field(pattern=_NAME), WithJsonSchema({"type": ["string", "null"], "pattern": _NAME})
+    ] = ""
+    """What clients call it; made from the model's name if left out."""
     head: Literal["tail", "entry"] = "tail"
+    """Who samples. tail: the last peer, which sees the answer's tokens. entry: this node, and no peer sees any."""
 
     @model_validator(mode="before")
     @classmethod
@@ -125,37 +142,48 @@ class PeerSlice(_Section):
     """A layer range that a peer serves."""
 
     model: Model
+    """The model, written as under slices."""
     layers: Layers
+    """Which layers, START..END without END."""
 
 
 class PeerConfig(_Section):
-    """A peer, where to dial it, and what it serves. At `chunks` it gives out the bytes of its models over HTTP."""
+    """A peer that is known beforehand; what is written here counts more than what it says of itself."""
 
     id: Peer
+    """Its id, which its status shows."""
     address: Dialled
+    """Where to dial it."""
     chunks: Dialled | None = None
+    """Where it gives out models, which is its store.chunks; nothing is fetched from it if left out."""
     slices: Items[PeerSlice] = ()
+    """What it serves."""
 
 
 class SeedConfig(_Section):
-    """A signed list of bootstrap addresses: where it is fetched, and the key whose signature it must bear."""
+    """A signed list of bootstrap addresses, fetched once a week; `intelnav seeds` makes and shows them."""
 
     url: Url
+    """Where it lies; http:// on this machine only."""
     key: SeedKey
+    """The key whose signature it must bear."""
 
 
 class NetworkConfig(_Section):
-    """How this node meets others. Without `listen` it serves no peer, and works behind NAT.
-
-    `bootstrap`, `seeds` and `mdns` are where it looks for the first of them.
-    """
+    """How this node meets others."""
 
     listen: Listen = Address("127.0.0.1", 7717)
+    """Where peers reach this node, TCP and UDP. none: it serves no peer, and works behind NAT."""
     dtype: Dtype = Dtype.F16
+    """Encoding of the hidden states of chains that this node opens."""
     bootstrap: Items[Dialled] = ()
+    """Where to ask first who else is there."""
     seeds: Items[SeedConfig] = ()
+    """Signed lists of such addresses."""
     mdns: bool = Field(default=True, strict=True)
+    """Look for nodes on the local network, and be found there; a node that is told of loopback alone stays silent."""
     peers: Items[PeerConfig] = ()
+    """Who serves what, for peers that are known beforehand."""
 
     @property
     def is_local(self) -> bool:
@@ -167,56 +195,71 @@ class NetworkConfig(_Section):
 
 
 class StoreConfig(_Section):
-    """Models on disk. `rate` bounds downloads, in bytes per second; see `NodeConfig.chunks` for "auto"."""
+    """Models on disk."""
 
     max_bytes: Bytes = None
+    """How much disk the models may take that this node fetches; what is not needed goes first. none: what there is."""
     rate: Rate = None
+    """How fast models are fetched, in bytes per second; none: as fast as it goes."""
     chunks: Chunks = "auto"
+    """Where peers fetch what this node has of models, over HTTP without encryption: whoever reaches it can read them.
+    auto: on the host of network.listen, one port above it.
+    """
 
 
 class ApiConfig(_Section):
-    """HTTP besides `control.sock`: a TCP address, or None."""
+    """HTTP besides `control.sock`."""
 
     listen: Listen = None
+    """Where programs reach this node. Whoever reaches it can use the node. none: no TCP."""
 
 
 class LimitsConfig(_Section):
-    """What others may take. `context` is tokens per session, `rows` per forward; `sessions` is per slice.
-
-    `grace_seconds` is how long a slice that the config no longer names goes on for answers under way.
-
-    `connections` bounds the links that peers opened to this node. `contribution` says whether it serves only peers that
-    host or relay themselves.
-    """
+    """What others may take of this node."""
 
     sessions: int = _whole(8, 1, 256)
+    """Answers under way at once, for each slice."""
     context: int = _whole(4096, 16, 2**20)
+    """Tokens of one session."""
     rows: int = _whole(128, 1, 4096)
+    """Positions in one forward; at most limits.context."""
     idle_seconds: float = Field(default=300, gt=0, le=86_400, strict=True, allow_inf_nan=False)
+    """A session without a forward for so long ends."""
     grace_seconds: float = Field(default=300, ge=0, le=86_400, strict=True, allow_inf_nan=False)
+    """How long a slice that the config no longer names goes on for answers under way."""
     connections: int = _whole(64, 1, 65_536)
-    contribution: Annotated[Literal["enforce", "off"], BeforeValidator(_off)] = "enforce"
+    """Links that peers opened to this node."""
+    contribution: Annotated[
+        Literal["enforce", "off"],
+        BeforeValidator(_off, json_schema_input_type=Literal["enforce", "off", False]),
+    ] = "enforce"
+    """enforce: who neither hosts nor relays is refused after ten minutes of grace. No effect on loopback."""
 
 
 class LogConfig(_Section):
-    """What the node writes to its standard error."""
+    """What the node writes to its standard error; prompts, tokens and activations never."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is worth a line."""
     format: Literal["human", "json"] = "human"
+    """Lines for people, or one JSON object a line."""
 
 
 class NodeConfig(_Section):
-    """Everything that one node is told. Paths are absolute, and model files exist.
+    """Everything that one node is told. Any key can be left out. Relative paths start at the folder of the file."""
 
-    `slices: auto` reads as no slices, and an `auto` that is not None.
-    """
+    model_config = ConfigDict(json_schema_extra=_or_auto)
 
     role: Literal["host", "relay"] = "host"
+    """host: may lend its hardware to slices of models. relay: hosts none, and carries the DHT."""
     data_dir: DataDir = DATA_DIR
+    """Where the node's key, its models and its control socket lie."""
     backend: BackendConfig = BackendConfig()
     slices: Items[SliceConfig] = ()
+    """Layer ranges that others may use; auto: the node picks what fits and what the swarm lacks most."""
     auto: AutoConfig | None = None
     entry: Items[EntryConfig] = ()
+    """Models that this node answers for."""
     network: NetworkConfig = NetworkConfig()
     store: StoreConfig = StoreConfig()
     api: ApiConfig = ApiConfig()
@@ -248,56 +291,6 @@ class NodeConfig(_Section):
 
     @model_validator(mode="after")
     def _without_conflicts(self) -> Self:
-        if conflicts := list(self._conflicts()):
+        if conflicts := list(conflicts_of(self)):
             raise Conflict(*conflicts)
         return self
-
-    def _conflicts(self) -> Iterator[str]:
-        """Sentences about keys that are fine alone and wrong together."""
-        if self.auto is not None and self.role == "relay":
-            yield "role = 'relay': a relay hosts no slices; remove slices: auto, or write role: host"
-        if self.auto is not None and self.network.listen is None:
-            yield "network.listen = none: peers cannot reach the slices; write HOST:PORT, or remove slices: auto"
-        if self.slices and self.role == "relay":
-            yield "role = 'relay': a relay hosts no slices; remove slices, or write role: host"
-        if self.slices and self.network.listen is None:
-            yield "network.listen = none: peers cannot reach the slices; write HOST:PORT, or remove slices"
-        if (listen := self.network.listen) is not None and listen.port and listen == self.api.listen:
-            yield f"api.listen = {listen}: network.listen has that address already; write another port"
-        yield from self._chunk_conflicts()
-        if self.limits.rows > self.limits.context:
-            yield f"limits.rows = {self.limits.rows}: must not exceed limits.context, {self.limits.context}"
-        for (i, one), (j, other) in combinations(enumerate(self.slices), 2):
-            common = max(one.layers.start, other.layers.start) < min(one.layers.end, other.layers.end)
-            if common and _same(one.model, other.model):
-                yield (
-                    f"slices[{j}].layers = {other.layers}: overlaps slices[{i}], {one.layers}, of that model;"
-                    " write ranges that share no layer"
-                )
-        for (i, first), (j, second) in combinations(enumerate(self.entry), 2):
-            if first.name == second.name:
-                yield f"entry[{j}].name = {second.name!r}: entry[{i}] has that name already; write another"
-        for (i, left), (j, right) in combinations(enumerate(self.network.peers), 2):
-            if left.id == right.id:
-                yield f"network.peers[{j}].id = {right.id}: is network.peers[{i}] already; join the two"
-        for (i, this), (j, that) in combinations(enumerate(self.network.seeds), 2):
-            if this == that:
-                yield f"network.seeds[{j}].url = {that.url!r}: is network.seeds[{i}] already; remove one"
-
-    def _chunk_conflicts(self) -> Iterator[str]:
-        """Sentences about `store.chunks` beside the other addresses."""
-        written, chunks = self.store.chunks, self.chunks
-        if chunks is None:
-            return
-        if chunks.port > MAX_PORT:
-            yield f"store.chunks = {written}: there is no port above network.listen's; write HOST:PORT, or none"
-        for key, address in (("network.listen", self.network.listen), ("api.listen", self.api.listen)):
-            if chunks.port and chunks == address:
-                yield f"store.chunks = {written}: {chunks} is {key} already; write another port"
-
-
-def _same(one: ModelRef, other: ModelRef) -> bool:
-    """Whether two references name one model, as far as the config can tell: links to one file do."""
-    if one.kind == other.kind == "path":
-        return Path(one.value).resolve() == Path(other.value).resolve()
-    return one == other

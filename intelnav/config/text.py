@@ -93,8 +93,16 @@ def read_file(path: Path) -> Tree:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    try:
+        return as_mapping(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def as_mapping(tree: object) -> Tree:
+    """What a config holds as a mapping; an empty one is an empty mapping, and anything else a ConfigError."""
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds no keys; write KEY: VALUE lines, as in config/node.yaml")
+        raise ConfigError("holds no keys; write KEY: VALUE lines, as in config/node.yaml")
     return tree

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PlainValidator, ValidationInfo
+from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema
 
 from intelnav.domain.advert import Address
 from intelnav.domain.identity import PeerId
@@ -148,19 +148,70 @@ def _url(text: object) -> str:
     return text
 
 
-Layers = Annotated[LayerRange, _text(LayerRange, LayerRange.parse), Field(examples=["8..15"])]
-Peer = Annotated[
-    PeerId, _text(PeerId, PeerId.parse), Field(examples=["the id in that peer's `intelnav status`"])
+def _written(title: str, pattern: str, *, none: bool = False, number: bool = False) -> WithJsonSchema:
+    """How a value stands in a config file, for editors; `pattern` takes all that is read, and may take more.
+
+    `title` says it to people. With `none` there may be the word none as well, or null; with `number` a whole number.
+    """
+    forms: list[dict[str, object]] = [{"type": "string", "pattern": f"^\\s*({pattern})\\s*$"}]
+    if number:
+        forms.append({"type": "integer", "minimum": 1, "maximum": MAX_BYTES})
+    if none:
+        forms += [{"const": "none"}, {"type": "null"}]
+    return WithJsonSchema({"title": title, **(forms[0] if len(forms) == 1 else {"anyOf": forms})})
+
+
+_ADDRESS = ".+:[0-9]+"
+_SIZE = r"[0-9]{1,9}(\.[0-9]{1,6})? ?([KkMmGgTt][Ii]?)?[Bb]?"
+_PEER = _written("id", "[a-z2-7]{52}")
+
+Layers = Annotated[
+    LayerRange,
+    _text(LayerRange, LayerRange.parse),
+    Field(examples=["8..15"]),
+    _written("START..END", r"[0-9]{1,6}\.\.[0-9]{1,6}"),
 ]
-Dialled = Annotated[Address, _text(Address, _dialled), Field(examples=["192.0.2.7:7717"])]
-Url = Annotated[str, PlainValidator(_url), Field(examples=["https://example.org/intelnav.seeds"])]
-SeedKey = Annotated[PeerId, _text(PeerId, PeerId.parse), Field(examples=["what `intelnav seeds key` prints"])]
-Listen = Annotated[Address | None, PlainValidator(_listen)]
+Peer = Annotated[
+    PeerId, _text(PeerId, PeerId.parse), Field(examples=["the id in that peer's `intelnav status`"]), _PEER
+]
+Dialled = Annotated[
+    Address,
+    _text(Address, _dialled),
+    Field(examples=["192.0.2.7:7717"]),
+    _written("HOST:PORT", ".+:0*[1-9][0-9]*"),
+]
+Url = Annotated[
+    str,
+    PlainValidator(_url),
+    Field(examples=["https://example.org/intelnav.seeds"]),
+    _written("URL", r"[Hh][Tt][Tt][Pp][Ss]?://[^\s#@]+"),
+]
+SeedKey = Annotated[
+    PeerId, _text(PeerId, PeerId.parse), Field(examples=["what `intelnav seeds key` prints"]), _PEER
+]
+Listen = Annotated[
+    Address | None, PlainValidator(_listen), _written("HOST:PORT or none", _ADDRESS, none=True)
+]
 """TOML has no null, so that the word `none` stands for it."""
 Chunks = Annotated[
-    Address | Literal["auto"] | None, PlainValidator(lambda v: v if v == "auto" else _listen(v))
+    Address | Literal["auto"] | None,
+    PlainValidator(lambda v: v if v == "auto" else _listen(v)),
+    _written("auto, HOST:PORT or none", f"auto|{_ADDRESS}", none=True),
 ]
-Model = Annotated[ModelRef, PlainValidator(_model), Field(examples=["./model.gguf"])]
-Bytes = Annotated[int | None, PlainValidator(_bytes)]
-Rate = Annotated[int | None, PlainValidator(_rate)]
-DataDir = Annotated[Path, PlainValidator(_data_dir)]
+Model = Annotated[
+    ModelRef,
+    PlainValidator(_model),
+    Field(examples=["./model.gguf"]),
+    _written("path, name, CID, URL or hf://OWNER/REPO/FILE", r"(https?://|hf://|(?![\s\S]*://))[\s\S]+"),
+]
+Bytes = Annotated[
+    int | None,
+    PlainValidator(_bytes),
+    _written('bytes, for instance "20 GB", or none', _SIZE, none=True, number=True),
+]
+Rate = Annotated[
+    int | None,
+    PlainValidator(_rate),
+    _written('bytes per second, for instance "10 MB/s", or none', f"{_SIZE}(/s)?", none=True, number=True),
+]
+DataDir = Annotated[Path, PlainValidator(_data_dir), _written("path", r"[\s\S]+")]

@@ -2,11 +2,13 @@
 
 import psutil
 
-from intelnav.controller.ledger import RESERVE
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.footprint import footprint
 from intelnav.engine.interface import SliceSpec
 from intelnav.store.model_file import ModelFile
+
+# Bytes left to the node itself and to the rest of the machine.
+RESERVE = 512 * 2**20
 
 
 def machine_memory() -> int:

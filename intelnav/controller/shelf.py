@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from anyio import to_thread
 from httpx import AsyncClient
@@ -15,7 +15,7 @@ from intelnav.domain.errors import ConfigError
 from intelnav.domain.job import JobProgress
 from intelnav.domain.model_ref import ModelRef, origin_url
 from intelnav.domain.slice import LayerRange
-from intelnav.net.fetch import fetch_manifest, fetch_slice
+from intelnav.net.fetch import fetch_manifest, fetch_metadata, fetch_slice
 from intelnav.net.importer import import_model
 from intelnav.net.pace import Pace
 from intelnav.net.progress import Progress
@@ -25,8 +25,9 @@ from intelnav.store.architectures import rules_of
 from intelnav.store.blobs import Store
 from intelnav.store.catalog import EMBEDDED, Catalog
 from intelnav.store.embedded import embedded_model
+from intelnav.store.layout import model_of
 from intelnav.store.manifest import MAX_MANIFEST, Manifest
-from intelnav.store.model_file import describe
+from intelnav.store.model_file import ModelFile, describe
 from intelnav.store.names import Names
 
 
@@ -50,8 +51,8 @@ class Providers(Protocol):
         ...
 
 
-Note = Callable[[str, Progress | JobProgress], None]
-"""Told what is being done (`importing`, `fetching`), with its figures."""
+Note = Callable[[Literal["importing", "fetching", "stitching"], Progress | JobProgress], None]
+"""Told what is being done (`importing`, `fetching`, `stitching`), with its figures."""
 
 BESIDE = ".manifest.json"
 """What a publisher appends to the URL of a GGUF for that of its manifest."""
@@ -67,12 +68,20 @@ class Shelf:
         self.store = store
         # What the config names is never removed to make room.
         self.wanted: set[tuple[str, LayerRange]] = set()
-        self._catalog = catalog
+        self.catalog = catalog
         self._names = Names(store, catalog)
         self._providers = providers
         self._client = client
-        self._rate = rate
         self._pace = Pace(rate)
+
+    @property
+    def bytes_fetched(self) -> int:
+        """What came over the network for slices since the start, in bytes."""
+        return self._pace.taken
+
+    def limit(self, rate: int | None) -> None:
+        """Bound what comes over the network from now on; see `rate` above."""
+        self._pace.rate = rate
 
     def cid_of(self, ref: ModelRef) -> str | None:
         """The id that a reference stands for, as far as this node can tell without asking anyone."""
@@ -85,6 +94,21 @@ class Shelf:
             found = self._names.find(ref)
             return found.cid if found is not None else None
         return None
+
+    def blocks_of(self, ref: ModelRef) -> int | None:
+        """How many layers a model has, if this node knows it; ConfigError for a name that nobody knows. May block."""
+        found = self._names.find(ref)
+        return found.blocks if found is not None else None
+
+    def names_of(self, ref: ModelRef) -> list[str]:
+        """What a model of the store is called, as far as this node can tell without asking anyone. May block."""
+        manifest = self.store.manifest(self.cid_of(ref) or "")
+        return self._names.of(manifest) if manifest is not None else []
+
+    def title_of(self, ref: ModelRef) -> str:
+        """What a model of the store says that it is called; empty if it is not here. May block."""
+        manifest = self.store.manifest(self.cid_of(ref) or "")
+        return manifest.name if manifest is not None else ""
 
     async def find(self, ref: ModelRef, note: Note = lambda _doing, _progress: None) -> Model:
         """The model that `ref` names; what is not known yet is hashed, fetched or imported.
@@ -104,6 +128,15 @@ class Shelf:
             return _whole(await self._manifest(cid, note))
         origin = ModelRef.parse(found.origin) if found is not None else ref
         return _whole(await self._published(origin) or await self._imported(origin.value, note))
+
+    async def described(self, model: Model) -> ModelFile:
+        """What a model is like, known without its file. Raises as a fetch does, and ContentError if it is unsound."""
+        if model.manifest is None:
+            assert model.file is not None
+            return await to_thread.run_sync(describe, model.file)
+        sources = [*await self._peers(model.cid), *self._origins(model.manifest)]
+        metadata = await fetch_metadata(self.store, model.manifest, sources, Progress(), self._pace)
+        return model_of(model.manifest, metadata, None)
 
     async def put(self, model: Model, layers: LayerRange, note: Note) -> Path:
         """The file to load for `layers`, put together if it is not here yet: from what this node has, then from others.
@@ -132,7 +165,14 @@ class Shelf:
         note("fetching", progress)
         sources = [*await self._peers(model.cid), *self._origins(model.manifest)]
         return await fetch_slice(
-            self.store, model.manifest, layers, sources, progress, pace=self._pace, keep=self.wanted
+            self.store,
+            model.manifest,
+            layers,
+            sources,
+            progress,
+            pace=self._pace,
+            keep=self.wanted,
+            stage=lambda doing: note(doing, progress),
         )
 
     async def _at(self, path: Path, note: Note) -> Model:
@@ -158,8 +198,10 @@ class Shelf:
         """The model at `what`, whole; a publisher's manifest beside the file makes that needless."""
         progress = JobProgress()
         note("importing", progress)
-        entry = self._catalog.of_origin(what)
-        return await import_model(self.store, what, progress, entry=entry, keep=self.wanted, rate=self._rate)
+        entry = self.catalog.of_origin(what)
+        return await import_model(
+            self.store, what, progress, entry=entry, keep=self.wanted, rate=self._pace.rate
+        )
 
     async def _published(self, ref: ModelRef) -> Manifest | None:
         """The manifest that lies beside the file at a URL: who is believed for the file is believed for it."""
@@ -177,7 +219,7 @@ class Shelf:
 
     def _origins(self, manifest: Manifest) -> list[Source]:
         urls = list(self.store.origins(manifest.cid))
-        entry = self._catalog.of_cid(manifest.cid)
+        entry = self.catalog.of_cid(manifest.cid)
         if entry is not None and entry.origin != EMBEDDED and entry.origin not in urls:
             urls.append(entry.origin)
         return [

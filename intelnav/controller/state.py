@@ -60,17 +60,25 @@ class Desired:
     grace: float = 300.0
 
 
-Doing = Literal["finding", "importing", "fetching", "stitching", "loading", "unloading"]
-"""What an action that is under way does for a slice; at most one is under way for each."""
+Doing = Literal["finding", "importing", "fetching", "stitching", "loading", "unloading", "cancelling"]
+"""What an action that is under way does for a slice; at most one is under way for each.
+
+`cancelling` is from Cancel on, until what it stops has ended.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A worker that runs. `in_use` counts its open sequences, others' sessions and own answers alike."""
+    """A worker that runs. `in_use` counts its open sequences, others' sessions and own answers alike.
+
+    `memory` is what it may come to take of the main memory, in bytes: its slice's `need` when it was loaded, 0 if all
+    of it lies on a GPU.
+    """
 
     room: Room
     since: float
     in_use: int = 0
+    memory: int = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +116,15 @@ class Observed:
     memory: int = 2**62
 
 
+# The reason of an action is for people to read: two actions that differ in nothing else are equal.
+
+
 @dataclass(frozen=True, slots=True)
 class Bring:
     """Find the model, fetch what is missing of the slice, and put its file together."""
 
     name: SliceName
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,7 @@ class Load:
 
     name: SliceName
     room: Room
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +141,7 @@ class Announce:
     """Tell the DHT of a loaded slice."""
 
     name: SliceName
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,7 @@ class Withdraw:
     """Take the slice's advert back."""
 
     name: SliceName
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +157,7 @@ class Drain:
     """Refuse new sessions from now on; those that are open go on."""
 
     name: SliceName
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +165,7 @@ class Resume:
     """Take new sessions again: a drain is called off."""
 
     name: SliceName
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +173,7 @@ class Unload:
     """End the worker. Sessions that are open end with it, for `reason`."""
 
     name: SliceName
-    reason: str
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +181,7 @@ class Cancel:
     """Stop what is under way for a slice that is not wanted any more; bytes that were fetched stay."""
 
     name: SliceName
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +189,7 @@ class Forget:
     """Nothing is left to do for a slice that is not wanted: its bytes may go when the store needs room."""
 
     name: SliceName
+    reason: str = field(default="", compare=False)
 
 
 Action = Bring | Load | Announce | Withdraw | Drain | Resume | Unload | Cancel | Forget
@@ -178,7 +197,10 @@ Action = Bring | Load | Announce | Withdraw | Drain | Resume | Unload | Cancel |
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One thing that is so or not, in the form that Kubernetes has; `since` is the time of the last change."""
+    """One thing that is so or not, in the form that Kubernetes has.
+
+    `since` is when `status` last changed, in seconds since 1970: it is shown as a date.
+    """
 
     type: Literal["Ready", "BytesHere", "Loaded", "Announced", "Draining"]
     status: Literal["True", "False", "Unknown"]
@@ -201,8 +223,20 @@ class SliceView:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now. `wake_at` is when time alone changes it: the next try, the end of a grace; None is never."""
+    """What to do now, and what users are told.
+
+    `wake_at` is when time alone changes it: the next try, the end of a grace; None is never.
+    """
 
     actions: tuple[Action, ...] = ()
     wake_at: float | None = None
     views: tuple[SliceView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What another config does to one slice. `reload` ends its worker and starts another; `reason` says more."""
+
+    change: Literal["add", "remove", "reload", "keep"]
+    name: SliceName
+    reason: str = field(default="", compare=False)

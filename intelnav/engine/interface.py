@@ -106,6 +106,11 @@ class SliceEngine(Protocol):
         """How many sequences are reserved."""
         ...
 
+    @property
+    def waiting(self) -> int:
+        """How many calls are not answered yet, those that are being computed included."""
+        ...
+
     async def open(self, sampling: Sampling | None) -> int:
         """Reserve a sequence with an empty cache; PeerError `busy` if all are taken."""
         ...

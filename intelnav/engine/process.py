@@ -63,17 +63,19 @@ async def load_slice(spec: SliceSpec) -> AsyncIterator["SliceProcess"]:
     with theirs:
         await loop.create_unix_connection(lambda: engine, sock=ours)
         try:
-            process, child = await loop.subprocess_exec(
-                lambda: _Child(engine.fail),
-                *(sys.executable, "-P", "-m", "intelnav.engine.worker", str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=(theirs.fileno(),),
-                # Ctrl-C in a terminal is for the node alone.
-                start_new_session=True,
-                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
+            # It takes no time, and a worker that was only half started could not be waited for.
+            with anyio.CancelScope(shield=True):
+                process, child = await loop.subprocess_exec(
+                    lambda: _Child(engine.fail),
+                    *(sys.executable, "-P", "-m", "intelnav.engine.worker", str(theirs.fileno())),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(theirs.fileno(),),
+                    # Ctrl-C in a terminal is for the node alone.
+                    start_new_session=True,
+                    env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                )
         except BaseException:
             engine.hang_up()
             raise
@@ -145,6 +147,11 @@ class SliceProcess(asyncio.Protocol):
     def in_use(self) -> int:
         """See `SliceEngine`."""
         return len(self._open)
+
+    @property
+    def waiting(self) -> int:
+        """See `SliceEngine`."""
+        return len(self._pending)
 
     @property
     def death(self) -> str:

@@ -136,7 +136,8 @@ class Connection(asyncio.Protocol):
                     return
                 self._handle(event)
         except PeerError as error:
-            log.info("closing the link to %s: %s", self._peer.short if self._peer else self.remote, error)
+            peer = self._peer.short if self._peer else self.remote
+            log.info("closing the link to %s: %s", peer, error, extra={"peer": self._peer})
             self.close(str(error))
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -19,6 +19,7 @@ from intelnav.dht.records import Record
 from intelnav.dht.storage import CURSOR_BYTES, Storage, StorageLimits
 from intelnav.dht.tokens import Tokens
 from intelnav.domain.advert import Address
+from intelnav.domain.durations import Durations
 from intelnav.domain.errors import PeerError
 from intelnav.domain.identity import Identity, PeerId
 from intelnav.net.dht_contacts import KnownContacts
@@ -63,6 +64,8 @@ class DhtNode:
 
     `reachable` says whether others can send to it unasked, None that it is to find out; see `Reach`. A node that is not
     reachable uses the DHT as a client and enters nobody's tables. `Upkeep` keeps a node in touch with others.
+
+    `lookups` are those that ended, `lookups_unanswered` those of them that no node answered.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class DhtNode:
         self.reach = Reach(reachable)
         self._handlers = Handlers(self.storage, Tokens(os.urandom(32)), self.table.nearest)
         self._silences = Silences()
+        self.lookups = Durations()
+        self.lookups_unanswered = 0
         self._pinged: set[tuple[str, int]] = set()
         self.socket = DhtSocket(
             identity,
@@ -123,10 +128,11 @@ class DhtNode:
     async def lookup(self, target: bytes, *, records: bool) -> Lookup:
         """Walk to `target`; the finished lookup."""
         loop = asyncio.get_running_loop()
+        started = loop.time()
         lookup = Lookup(
             target,
             self.table.nearest(target, START),
-            loop.time(),
+            started,
             own=self.identity.peer.key,
             seed=os.urandom(CURSOR_BYTES // 2) if records else None,
             unix=time.time(),
@@ -138,6 +144,8 @@ class DhtNode:
             for ask in lookup.asks(loop.time()):
                 self._send_ask(lookup, ask, heard)
             if lookup.finished:
+                self.lookups.add(loop.time() - started)
+                self.lookups_unanswered += not lookup.holders()
                 return lookup
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(lookup.wake_at()):

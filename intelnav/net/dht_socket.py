@@ -66,6 +66,8 @@ class DhtSocket(asyncio.DatagramProtocol):
         self.bytes_sent = 0
         self.bytes_received = 0
         self.requests_sent = 0
+        self.datagrams_sent = 0
+        self.datagrams_received = 0
 
     async def listen(self, address: Address) -> Address:
         """Bind the socket; the address it has then. Raises ConfigError if it cannot be had."""
@@ -127,6 +129,7 @@ class DhtSocket(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Called by asyncio; what is wrong with a datagram ends here, without a word."""
         self.bytes_received += len(data)
+        self.datagrams_received += 1
         address = _plain(addr)
         try:
             if is_request(data):
@@ -175,6 +178,7 @@ class DhtSocket(asyncio.DatagramProtocol):
     def _send(self, destination: tuple[str, int], data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self.bytes_sent += len(data)
+            self.datagrams_sent += 1
             self._transport.sendto(data, destination)
 
     def _destination(self, address: tuple[str, int]) -> tuple[str, int] | None:

@@ -38,6 +38,12 @@ class Upkeep:
         self._seeds = tuple(seeds)
         self._news.set()
 
+    def start_from(self, bootstrap: Sequence[Address]) -> None:
+        """Start from these addresses in place of the bootstrap addresses; tried at once if they are others."""
+        if tuple(bootstrap) != self._bootstrap:
+            self._bootstrap = tuple(bootstrap)
+            self._news.set()
+
     def hint(self, address: Address) -> None:
         """Try an address that anybody may have named; only the last few are kept."""
         if address not in self._hints:

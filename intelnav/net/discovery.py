@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from intelnav.domain.advert import Address, Advert
 from intelnav.domain.identity import PeerId
 from intelnav.net.dht_node import DhtNode
 from intelnav.net.dht_upkeep import JITTER
+from intelnav.net.said import Said
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +43,11 @@ class RelayAdvert:
 
 @dataclass(slots=True)
 class _Announcement:
+    """What shall stand under a key, a withdrawal too; `end` is when a withdrawal has nothing left to take back."""
+
     offer: Offer
     due: float
+    end: float
     retry: float = FIRST_RETRY_SECONDS
 
 
@@ -59,15 +64,19 @@ class DhtDiscovery:
         *,
         announce_seconds: float = ANNOUNCE_SECONDS,
         cache_seconds: float = CACHE_SECONDS,
+        said: Said | None = None,
     ) -> None:
+        """What `said` tells of an earlier run is taken back, unless it is announced again."""
         self._node = node
+        self._said = said or Said(None)
         self._announce_seconds = announce_seconds
         self._cache_seconds = cache_seconds
         self._announced: dict[bytes, _Announcement] = {}
         self._changed = asyncio.Event()
-        self._seq = 0
         self._cache: dict[bytes, tuple[float, list[Record]]] = {}
         self._reading: dict[bytes, asyncio.Lock] = {}
+        for key in self._said.standing():
+            self._announced[key] = _withdrawal(time.monotonic())
 
     async def providers(self, model: str) -> list[Advert]:
         """Every live advert for the model with this CID, in no order."""
@@ -139,11 +148,22 @@ class DhtDiscovery:
         return None
 
     async def withdraw(self, model: str) -> None:
-        """No longer serve the model with this CID, and say so at once."""
+        """No longer serve the model with this CID, and say so at once; again later, if nobody else heard it."""
         await self._withdraw([model_key(model)])
 
+    async def withdraw_models(self) -> None:
+        """List no models any more, and say so at once."""
+        await self._withdraw([MODELS_KEY])
+
+    async def withdraw_contribution(self) -> None:
+        """Neither host nor relay any more, and say so at once."""
+        await self._withdraw([peer_key(self._node.identity.peer.key)])
+
     async def withdraw_all(self) -> None:
-        """Take back everything that was announced, at once; for a node that drains or stops."""
+        """Take back everything that was announced, at once; for a node that drains or stops.
+
+        What nobody hears of is taken back by the next run.
+        """
         await self._withdraw(list(self._announced))
 
     async def run(self) -> None:
@@ -161,31 +181,44 @@ class DhtDiscovery:
     async def _announce(self, key: bytes, offer: Offer) -> int:
         # Written once before anything is kept: what does not fit is told to who asks for it.
         self._record(key, offer)
-        announcement = _Announcement(offer, time.monotonic() + LAST_RETRY_SECONDS)
+        now = time.monotonic()
+        announcement = _Announcement(offer, now + LAST_RETRY_SECONDS, math.inf)
         self._announced[key] = announcement
         kept = await self._publish(key, announcement)
         self._changed.set()
         return kept
 
     async def _publish(self, key: bytes, announcement: _Announcement) -> int:
-        kept = await self._node.put(self._record(key, announcement.offer))
+        record = self._record(key, announcement.offer)
+        self._said.note(key, stands=True)
+        kept = await self._node.put(record)
         seconds = self._announce_seconds
         if kept < 2:
             seconds, announcement.retry = announcement.retry, min(2 * announcement.retry, LAST_RETRY_SECONDS)
-        announcement.due = time.monotonic() + seconds * random.uniform(1 - JITTER, 1 + JITTER)
+        now = time.monotonic()
+        announcement.due = now + seconds * random.uniform(1 - JITTER, 1 + JITTER)
         self._cache.pop(key, None)
+        taken_back = announcement.offer.withdraws and (kept >= 2 or now > announcement.end)
+        # Something else may have been announced there meanwhile.
+        if taken_back and self._announced.get(key) is announcement:
+            del self._announced[key]
+            self._said.note(key, stands=False)
         return kept
 
     async def _withdraw(self, keys: Sequence[bytes]) -> None:
-        announced = [key for key in keys if self._announced.pop(key, None) is not None]
-        await asyncio.gather(*(self._node.put(self._record(key, Offer())) for key in announced))
-        for key in announced:
-            self._cache.pop(key, None)
+        now = time.monotonic()
+        for key in keys:
+            if key in self._announced:
+                self._announced[key] = _withdrawal(now + LAST_RETRY_SECONDS)
+        await asyncio.gather(
+            *(self._publish(key, self._announced[key]) for key in keys if key in self._announced)
+        )
+        self._changed.set()
 
     def _record(self, key: bytes, offer: Offer) -> Record:
         now = time.time()
-        self._seq = max(self._seq + 1, int(now * 1000))
-        return encode_record(self._node.identity, key, offer, seq=self._seq, expires=int(now) + TTL_SECONDS)
+        seq = self._said.next_seq(now)
+        return encode_record(self._node.identity, key, offer, seq=seq, expires=int(now) + TTL_SECONDS)
 
     async def _offers(self, key: bytes) -> list[tuple[Record, tuple[Address, ...]]]:
         """The live records under `key` that offer something where this node can dial it."""
@@ -213,6 +246,10 @@ class DhtDiscovery:
         if bound is not None and is_loopback(bound.host):
             return tuple(addresses)
         return tuple(address for address in addresses if not _leads_home(address.host))
+
+
+def _withdrawal(due: float) -> _Announcement:
+    return _Announcement(Offer(), due, due + TTL_SECONDS)
 
 
 def _leads_home(host: str) -> bool:

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import anyio
 from anyio import from_thread, to_thread
@@ -37,6 +37,17 @@ async def fetch_manifest(cid: str, sources: Sequence[Source], progress: Progress
     return await _from_any(f"the manifest of {cid}", _distinct(sources), {}, progress, ask)
 
 
+async def fetch_metadata(
+    store: Store, manifest: Manifest, sources: Sequence[Source], progress: Progress, pace: Pace
+) -> bytes:
+    """The metadata of a model, which say what its layers take; kept in the store. Raises as `fetch_slice` does."""
+    data = await to_thread.run_sync(store.blob, manifest.metadata)
+    if data is None:
+        data = await _small(manifest.metadata, _distinct(sources), {}, progress, pace)
+        await to_thread.run_sync(store.put_blob, manifest.metadata, data)
+    return data
+
+
 async def fetch_slice(
     store: Store,
     manifest: Manifest,
@@ -46,10 +57,12 @@ async def fetch_slice(
     *,
     pace: Pace | None = None,
     keep: Collection[tuple[str, LayerRange]] = (),
+    stage: Callable[[Literal["fetching", "stitching"]], None] = lambda _: None,
 ) -> Path:
     """The file of a slice in the store, after all that is missing of it was copied or fetched.
 
-    What comes over the network keeps to `pace`. Slices that are not in `keep` may give way. Raises FetchFailed if no
+    What comes over the network keeps to `pace`; `stage` is told when bytes are fetched, and when they are put together
+    out of what is here. Slices that are not in `keep` may give way. Raises FetchFailed if no
     source is left, StoreFull if there is no room, ContentError if the manifest contradicts itself. When it is
     cancelled, or fails, what was verified stays for the next try.
     """
@@ -66,8 +79,12 @@ async def fetch_slice(
         progress.total, progress.done, progress.copied = partial.total, partial.done, partial.done
         # What an earlier try left takes its room already.
         await to_thread.run_sync(store.make_room, slice_bytes(manifest, layers) - partial.done, kept)
+        stage("stitching")
         await to_thread.run_sync(_copy, store, partial, progress)
-        await Gathering(partial, sources, dropped, progress, pace).run()
+        if partial.done < partial.total:
+            stage("fetching")
+            await Gathering(partial, sources, dropped, progress, pace).run()
+            stage("stitching")
         try:
             return await to_thread.run_sync(partial.finish)
         except ContentError:

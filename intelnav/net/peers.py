@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -45,9 +45,9 @@ class Traffic(Events, Protocol):
 class Peers:
     """The node's links. `traffic` is told of messages and losses, and asked which links it still needs.
 
-    `limit` bounds the connections from outside and, apart from them, those that this node dialled; `max_message` is
-    the size in bytes up to which a peer's message is read. The X25519 key is made here, once per process, and never
-    stored.
+    `limit` bounds the connections from outside and, apart from them, those that this node dialled; it can be set at any
+    time. `max_message` is the size in bytes up to which a peer's message is read. The X25519 key is made here, once per
+    process, and never stored.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Peers:
         self.own = identity.peer
         self._identity = identity
         self._traffic = traffic
-        self._limit = limit
+        self.limit = limit
         self._max_message = max_message
         self._static_key = os.urandom(32)
         self._handshakes: dict[Connection, None] = {}
@@ -66,6 +66,8 @@ class Peers:
         self._links: dict[PeerId, list[Connection]] = {}
         self._dials: dict[tuple[PeerId, tuple[Address, ...]], asyncio.Lock] = {}
         self.server: asyncio.Server | None = None
+        self._gone_sent = 0
+        self._gone_received = 0
 
     async def listen(self, address: Address) -> None:
         """Accept peers; raises ConfigError if the address cannot be had."""
@@ -138,6 +140,16 @@ class Peers:
         """Every open link."""
         return [link for links in self._links.values() for link in links]
 
+    @property
+    def bytes_sent(self) -> int:
+        """What all links sent since the start, those that are gone included."""
+        return self._gone_sent + sum(link.bytes_sent for link in self._all())
+
+    @property
+    def bytes_received(self) -> int:
+        """What all links received since the start, those that are gone included."""
+        return self._gone_received + sum(link.bytes_received for link in self._all())
+
     async def keep_alive(self) -> None:
         """Ping links, drop silent ones and dialled ones that nothing uses; runs until cancelled."""
         while True:
@@ -165,7 +177,7 @@ class Peers:
         """A handshake succeeded."""
         if link in self._handshakes:
             del self._handshakes[link]
-            if len(self._inbound) >= self._limit:
+            if len(self._inbound) >= self.limit:
                 link.close("this node has as many links as its limits.connections allows")
                 return
             self._inbound.add(link)
@@ -189,6 +201,8 @@ class Peers:
 
     def on_lost(self, link: Connection) -> None:
         """Forget a link."""
+        self._gone_sent += link.bytes_sent
+        self._gone_received += link.bytes_received
         self._handshakes.pop(link, None)
         self._inbound.discard(link)
         self._dialled.pop(link, None)
@@ -198,6 +212,12 @@ class Peers:
                 if not links:
                     del self._links[peer]
                 self._traffic.on_lost(link)
+
+    def _all(self) -> Iterator[Connection]:
+        """Every connection, those without a handshake included; one that is being dialled counts once it is open."""
+        yield from self._handshakes
+        yield from self._inbound
+        yield from self._dialled
 
     def _accept(self) -> Connection:
         if len(self._handshakes) >= MAX_HANDSHAKES:
@@ -209,7 +229,7 @@ class Peers:
     def _make_room(self) -> None:
         """Before a dial: with as many dialled links as the limit, one that nothing uses has to go."""
         alive = [link for link in self._dialled if link.alive]
-        if len(alive) + len(self._dials) <= self._limit:
+        if len(alive) + len(self._dials) <= self.limit:
             return
         unused = next((link for link in alive if not self._traffic.uses(link)), None)
         if unused is None:

@@ -237,6 +237,15 @@ class Store:
 
     # Room
 
+    @property
+    def max_bytes(self) -> int | None:
+        """What the store may take of the disk; it can be set at any time, and holds for what comes then."""
+        return self._max_bytes
+
+    @max_bytes.setter
+    def max_bytes(self, size: int | None) -> None:
+        self._max_bytes = size
+
     def used(self) -> int:
         """Bytes of disk that the store takes; files of the user do not count."""
         return self._folder.used()
@@ -285,10 +294,9 @@ class Store:
             if path.exists() and not is_sound(blob.cid, in_blob_file(blob, path)[blob.cid]):
                 path.unlink()
                 faults.append(Fault(cid, None, path, f"{blob.cid} does not have its hash"))
-        for model, layers, path in list(self._folder.slices()):
-            if model == cid and (reason := self._fault_of(manifest, layers, path)):
-                path.replace(self._folder.part(cid, layers))
-                faults.append(Fault(cid, layers, path, reason))
+        for model, layers, _ in list(self._folder.slices()):
+            if model == cid and (fault := self.verify_slice(cid, layers)) is not None:
+                faults.append(fault)
         file = self.file_of(cid)
         if file is not None and (reason := fault_in_file(manifest, file)):
             with self._guard:
@@ -296,6 +304,16 @@ class Store:
             faults.append(Fault(cid, None, file, reason))
         self._index.changed()
         return faults
+
+    def verify_slice(self, cid: str, layers: LayerRange) -> Fault | None:
+        """Hash one whole slice again; one that is not what it should be is set aside, as by `verify`."""
+        manifest = self.manifest(cid)
+        path = self._folder.slice(cid, layers)
+        if manifest is None or not path.exists() or not (reason := self._fault_of(manifest, layers, path)):
+            return None
+        path.replace(self._folder.part(cid, layers))
+        self._index.changed()
+        return Fault(cid, layers, path, reason)
 
     def _fault_of(self, manifest: Manifest, layers: LayerRange, path: Path) -> str | None:
         try:

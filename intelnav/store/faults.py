@@ -35,12 +35,17 @@ def is_sound(cid: str, located: Located) -> bool:
 def fault_in_slice(manifest: Manifest, layers: LayerRange, path: Path, plan: SlicePlan) -> str | None:
     """What is wrong with the slice at `path`, which should be as planned; None if nothing is."""
     try:
-        with path.open("rb") as file:
-            if file.read(len(plan.header)) != plan.header or path.stat().st_size != plan.size:
-                return "its header or its size is not that of this slice"
-        return _first_fault(in_slice(manifest, layers, path))
+        return fault_in_frame(path, plan) or _first_fault(in_slice(manifest, layers, path))
     except (ConfigError, ContentError, OSError) as error:
         return str(error)
+
+
+def fault_in_frame(path: Path, plan: SlicePlan) -> str | None:
+    """The same of its header and its size alone; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        if file.read(len(plan.header)) != plan.header or path.stat().st_size != plan.size:
+            return "its header or its size is not that of this slice"
+    return None
 
 
 def fault_in_file(manifest: Manifest, path: Path) -> str | None:

@@ -13,6 +13,7 @@ from intelnav.api.app import build_app
 from intelnav.api.serve import serve
 from intelnav.domain.advert import Address
 from tests.fakes.completer import CountingCompleter
+from tests.fakes.control import ScriptedControl
 from tests.fakes.library import ScriptedLibrary
 from tests.fakes.network import ScriptedNetwork
 
@@ -34,6 +35,7 @@ class Node:
     readiness: list[tuple[bool, str]]
     library: ScriptedLibrary
     network: ScriptedNetwork
+    control: ScriptedControl
 
 
 Serving = Callable[[CountingCompleter], AbstractAsyncContextManager[Node]]
@@ -47,13 +49,14 @@ def serving(tmp_path: Path) -> Serving:
     async def run(completer: CountingCompleter) -> AsyncIterator[Node]:
         path = tmp_path / "control.sock"
         readiness = [(True, "")]
-        library, network = ScriptedLibrary(), ScriptedNetwork()
+        library, network, control = ScriptedLibrary(), ScriptedNetwork(), ScriptedControl()
         app = build_app(
             completer,
             status=lambda: {"peer": "me"},
             ready=lambda: readiness[-1],
             library=library,
             network=network,
+            control=control,
         )
         async with anyio.create_task_group() as group:
 
@@ -66,7 +69,7 @@ def serving(tmp_path: Path) -> Serving:
                 httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=10) as local,
                 httpx.AsyncClient(base_url=f"http://{address}", timeout=10) as remote,
             ):
-                yield Node(path, address, local, remote, readiness, library, network)
+                yield Node(path, address, local, remote, readiness, library, network, control)
             group.cancel_scope.cancel()
 
     return run

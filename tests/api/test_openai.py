@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intelnav.api.bodies import parse
 from intelnav.api.errors import ApiError
-from intelnav.api.openai import ChatBody, TextBody, parse
+from intelnav.api.openai import ChatBody, TextBody
 from intelnav.chain.interface import Request
 from intelnav.domain.sampling import Sampling
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import agreement, crowd, fetch, hops, memory, speed, wire
+from tests.bench import agreement, converge, crowd, fetch, hops, memory, speed, wire
 from tests.bench.results import FILE, merge
 
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "agreement": agreement.measure,
     "crowd": crowd.measure,
     "fetch": fetch.measure,
+    "converge": converge.measure,
 }
 # A chain hands over between processes at every token, so it loses more to busy cores than one process does.
 BUSY = 0.5

@@ -81,6 +81,9 @@ class NothingHosted:
     def ready(self, model: str) -> list[SliceEngine]:
         return []
 
+    def draining(self, model: str) -> list[SliceEngine]:
+        return []
+
 
 @pytest.fixture
 async def asking(load: Load, cid: str) -> AsyncIterator[Callable[..., Awaitable[Asking]]]:
@@ -260,7 +263,7 @@ async def test_a_preview_without_a_chain_says_why(asking: Make) -> None:
 async def test_a_model_that_is_all_here_needs_no_route(asking: Make, load: Load) -> None:
     nodes = await asking()
     whole = await load("0..6")
-    nodes.entry._models = [replace(nodes.entry._models[0], front=lambda: whole)]
+    nodes.entry.serves = [replace(nodes.entry.serves[0], front=lambda: whole)]
     assert await nodes.entry.preview("tiny") == {"layers": None, "missing": [], "problem": "", "routes": []}
 
 
@@ -383,7 +386,7 @@ async def test_without_a_front_there_is_an_error_and_no_model(asking: Make) -> N
     def gone() -> SliceEngine:
         raise EngineError("layers 0..2 are loading")
 
-    nodes.entry._models = [replace(nodes.entry._models[0], front=gone)]
+    nodes.entry.serves = [replace(nodes.entry.serves[0], front=gone)]
     assert nodes.entry.models() == []
     with pytest.raises(EngineError, match="loading"):
         await nodes.ask()

@@ -1,10 +1,19 @@
 """The command as a process of its own, and the node's real HTTP application around a counting completer."""
 
+import codecs
+import fcntl
 import os
+import pty
+import re
+import select
+import struct
 import subprocess
 import sys
+import termios
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +25,12 @@ from intelnav.api.app import build_app
 from intelnav.api.serve import serve
 from intelnav.domain.advert import Address
 from tests.fakes.completer import CountingCompleter
+from tests.fakes.control import ScriptedControl
 from tests.fakes.library import ScriptedLibrary
 from tests.fakes.network import ScriptedNetwork
 
+# The prompt of a chat is drawn as a sign and a move of the cursor.
+PROMPT = r"0m>( |\x08)"
 COMMAND = [sys.executable, "-m", "intelnav.cli.main"]
 
 STATUS: dict[str, Any] = {
@@ -36,6 +48,19 @@ STATUS: dict[str, Any] = {
             "reason": "",
             "engine_class": "cpu/1",
             "memory_estimate_bytes": 123_000_000,
+            "announced": True,
+            "in_use": 2,
+            "next_try_seconds": None,
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "observedGeneration": 3,
+                    "reason": "Loaded",
+                    "message": "",
+                    "lastTransitionTime": "2026-01-02T03:04:05.000Z",
+                }
+            ],
         }
     ],
     "entry": [
@@ -47,6 +72,7 @@ STATUS: dict[str, Any] = {
             "head": "tail",
             "state": "failed",
             "reason": "no [memory] left",
+            "next_try_seconds": 3.9,
         }
     ],
     "peers": [
@@ -56,6 +82,15 @@ STATUS: dict[str, Any] = {
         }
     ],
     "sessions": 3,
+    "config": {
+        "file": "/etc/intelnav/node.yaml",
+        "generation": 3,
+        "valid": True,
+        "error": None,
+        "loaded_at": "2026-01-02T03:04:05.000Z",
+    },
+    "overrides": [],
+    "stopping": False,
 }
 
 
@@ -67,6 +102,8 @@ class Served:
     completer: CountingCompleter = field(default_factory=CountingCompleter)
     library: ScriptedLibrary = field(default_factory=ScriptedLibrary)
     network: ScriptedNetwork = field(default_factory=ScriptedNetwork)
+    control: ScriptedControl = field(default_factory=ScriptedControl)
+    status: dict[str, Any] = field(default_factory=lambda: STATUS)
     address: Address | None = None
     _started: threading.Event = field(default_factory=threading.Event)
     _stop: anyio.Event = field(default_factory=anyio.Event)
@@ -78,10 +115,11 @@ class Served:
     async def _serve(self) -> None:
         app = build_app(
             self.completer,
-            status=lambda: STATUS,
+            status=lambda: self.status,
             ready=lambda: (True, ""),
             library=self.library,
             network=self.network,
+            control=self.control,
         )
         self._token = anyio.lowlevel.current_token()
         async with anyio.create_task_group() as tasks:
@@ -99,7 +137,15 @@ class Served:
 
     def set(self, event: anyio.Event) -> None:
         """Set an event of the application's loop."""
-        anyio.from_thread.run_sync(event.set, token=self._token)
+        self.call(event.set)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function in the application's loop."""
+        anyio.from_thread.run_sync(function, token=self._token)
+
+    def wait_followed(self) -> None:
+        """Return once somebody waits for the next event, anew since the last call."""
+        anyio.from_thread.run(self.control.wait_followed, token=self._token)
 
     def stop(self) -> None:
         self.set(self._stop)
@@ -162,3 +208,60 @@ class Cli:
 def cli(tmp_path: Path) -> Cli:
     """The command."""
     return Cli(tmp_path)
+
+
+@dataclass
+class Terminal:
+    """The command on a terminal of its own: what is typed, and what is seen so far."""
+
+    process: "subprocess.Popen[bytes]"
+    master: int
+    seen: str = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def wait_for(self, pattern: str) -> None:
+        """Read until `pattern` is seen; what was seen up to it does not count again."""
+        deadline = time.monotonic() + 15
+        while (match := re.search(pattern, self.seen)) is None:
+            assert time.monotonic() < deadline, f"{pattern!r} is not in {self.seen!r}"
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.seen += self._decoder.decode(os.read(self.master, 65536))
+        self.seen = self.seen[match.end() :]
+
+    def __post_init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+
+Starting = Callable[..., AbstractContextManager[Terminal]]
+
+
+@pytest.fixture(name="pty")
+def on_terminal(cli: Cli) -> Starting:
+    """Starts a command on a terminal, and kills what is left of it."""
+
+    @contextmanager
+    def start(*arguments: str) -> Iterator[Terminal]:
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=cli.environ | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+            cwd=cli.home,
+            # A terminal sends its signals to the session that it controls.
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        try:
+            yield Terminal(process, master)
+        finally:
+            process.kill()
+            process.wait()
+            os.close(master)
+
+    return start

@@ -1,24 +1,12 @@
-import fcntl
-import os
-import pty
-import re
-import select
-import subprocess
-import termios
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import pytest
 
 from intelnav.domain.errors import Code, PeerError
-from tests.cli.conftest import COMMAND, Cli, Served
-from tests.waiting import until
-
-# The prompt is drawn as a sign and a move of the cursor.
-PROMPT = r"0m>( |\x08)"
+from tests.cli.conftest import PROMPT, Cli, Served, Starting, Terminal
+from tests.waiting import until, until_asleep
 
 
 def user(text: str) -> dict[str, str]:
@@ -73,46 +61,11 @@ def test_a_failed_answer_is_told_and_forgotten(cli: Cli, served: Served) -> None
     assert served.completer.requests[1].messages == (user("two"),)
 
 
-@dataclass
-class Terminal:
-    """The command on a terminal of its own: what is typed, and what is seen so far."""
-
-    process: "subprocess.Popen[bytes]"
-    master: int
-    seen: str = ""
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def wait_for(self, pattern: str) -> None:
-        """Read until `pattern` is seen; what was seen up to it does not count again."""
-        deadline = time.monotonic() + 15
-        while (match := re.search(pattern, self.seen)) is None:
-            assert time.monotonic() < deadline, f"{pattern!r} is not in {self.seen!r}"
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.seen += os.read(self.master, 65536).decode()
-        self.seen = self.seen[match.end() :]
-
-
 @pytest.fixture
-def terminal(cli: Cli, served: Served) -> Iterator[Terminal]:
+def terminal(pty: Starting, served: Served) -> Iterator[Terminal]:
     """A chat on a terminal."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "chat", "--node", str(served.socket)],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=cli.environ | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
-        # A terminal sends its signals to the session that it controls.
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )
-    os.close(slave)
-    yield Terminal(process, master)
-    process.kill()
-    process.wait()
-    os.close(master)
+    with pty("chat", "--node", str(served.socket)) as terminal:
+        yield terminal
 
 
 def test_an_interrupt_ends_the_answer_and_not_the_program(terminal: Terminal, served: Served) -> None:
@@ -120,6 +73,7 @@ def test_an_interrupt_ends_the_answer_and_not_the_program(terminal: Terminal, se
     terminal.wait_for(PROMPT)
     terminal.type("first\r")
     terminal.wait_for("0 1 ")
+    until_asleep(terminal.process.pid)
     terminal.type("\x03")
     terminal.wait_for("cancelled")
     until(lambda: served.completer.open == 0)

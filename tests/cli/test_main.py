@@ -24,7 +24,9 @@ def test_help_waits_for_no_heavy_import() -> None:
 def test_no_command_reaches_the_engine_or_the_network() -> None:
     program = (
         "import sys\n"
-        "from intelnav.cli import ask, chat, client, init, init_file, main, models, network, seeds\n"
+        "from intelnav.cli import ask, chat, client, completion, config, conversation, doctor, doctor_files\n"
+        "from intelnav.cli import doctor_machine, doctor_node, events, finding, following, hosting\n"
+        "from intelnav.cli import init, init_file, main, models, network, picker, plan, seeds, slash\n"
         "from intelnav.cli import status, suggestion, swarm, swarm_files, swarm_nodes, terminal\n"
         "print([name for name in sys.modules if name.startswith(('intelnav.engine', 'intelnav.net', 'llama_cpp'))])"
     )
@@ -39,10 +41,20 @@ def test_no_command_reaches_the_engine_or_the_network() -> None:
         "ask",
         "chat",
         "status",
+        "plan",
+        "hosting",
+        "leave",
+        "join",
+        "reload",
+        "events",
         "models",
         "models import",
         "models rm",
         "models verify",
+        "config check",
+        "doctor",
+        "config show",
+        "config schema",
         "peers",
         "route",
         "seeds key",
@@ -85,6 +97,9 @@ def test_what_went_wrong_is_one_message(cli: Cli) -> None:
         (["init", "--listen", "7717"], "--listen '7717' is no address"),
         (["route"], "Missing argument 'MODEL'"),
         (["route", "m", "--count", "17"], "Invalid value for '--count'"),
+        (["leave", "m"], "Missing argument 'START..END'"),
+        (["join", "m", "8..2"], "the start must lie below the end"),
+        (["events", "--after", "-1"], "Invalid value for '--after'"),
         (["models", "rm"], "Missing argument 'NAME|CID'"),
         (["swarm", "up", "--cuts", "a,b"], "--cuts a,b: write numbers with commas"),
         (["swarm", "up", "--dtype", "f8"], "Invalid value for '--dtype'"),

@@ -1,7 +1,7 @@
 import io
 
 from intelnav.cli.client import Reply
-from intelnav.cli.terminal import printable, summary
+from intelnav.cli.terminal import printable, running, summary
 
 
 class Screen(io.StringIO):
@@ -21,3 +21,11 @@ def test_the_summary_says_when_an_answer_was_cut_off() -> None:
     assert summary(whole) == "2 tokens, 12.3 a second, 2 nodes"
     whole.finish_reason = "length"
     assert summary(whole).endswith(", cut off at the limit")
+
+
+def test_answers_are_counted_as_people_do() -> None:
+    assert [running(count) for count in (0, 1, 2)] == [
+        "0 answers still run",
+        "1 answer still runs",
+        "2 answers still run",
+    ]

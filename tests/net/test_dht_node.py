@@ -63,6 +63,20 @@ async def test_a_record_put_by_one_is_got_by_another(host: MakeHost) -> None:
     assert await third.node.get(MODELS_KEY) == []
 
 
+async def test_lookups_and_datagrams_are_counted(host: MakeHost) -> None:
+    alone = (await host()).node
+    await alone.get(KEY)
+    assert (sum(alone.lookups.counts), alone.lookups_unanswered) == (1, 1)
+    first = await host()
+    second = (await host([first.address])).node
+    before = second.socket.datagrams_sent, second.socket.datagrams_received, sum(second.lookups.counts)
+    await second.get(KEY)
+    assert second.socket.datagrams_sent > before[0]
+    assert second.socket.datagrams_received > before[1]
+    assert sum(second.lookups.counts) > before[2]
+    assert second.lookups_unanswered < sum(second.lookups.counts)
+
+
 async def test_a_port_that_is_taken_is_an_error_that_says_so(host: MakeHost) -> None:
     taken = (await host()).address
     node = DhtNode(Identity(b"x" * 32))

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import pytest
 
-from intelnav.dht.records import ListedModel
+from intelnav.dht.records import ListedModel, Record
 from intelnav.domain.advert import Address, Advert
 from intelnav.domain.errors import PeerError
 from intelnav.domain.slice import LayerRange
@@ -154,6 +155,53 @@ async def test_an_advert_that_nobody_kept_is_soon_announced_again(
     await until(lambda: all(len(each.node.storage) == 1 for each in others))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_node_that_crashed_takes_back_what_it_does_not_say_again(
+    host: MakeHost, tmp_path: Path
+) -> None:
+    first = await host()
+    one = await host([first.address], seed=bytes([7] * 32), said=tmp_path / "said")
+    await one.discovery.announce(advert_of(one))
+    await one.discovery.announce(advert_of(one, model="b3-b"))
+    one.kill()
+    assert len(await first.discovery.providers("b3-b")) == 1
+
+    again = await host([first.address], seed=bytes([7] * 32), said=tmp_path / "said")
+    await again.discovery.announce(advert_of(again))
+    task = asyncio.create_task(again.discovery.run())
+    await nobody_provides(first, "b3-b")
+    assert len(await first.discovery.providers(MODEL)) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_withdrawal_that_nobody_heard_is_said_again(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await host()
+    one = await host([first.address])
+    await one.discovery.announce(advert_of(one))
+    with monkeypatch.context() as deaf:
+        deaf.setattr(one.node, "put", nobody_keeps)
+        await one.discovery.withdraw(MODEL)
+    assert len(await first.discovery.providers(MODEL)) == 1
+    task = asyncio.create_task(one.discovery.run())
+    await nobody_provides(first, MODEL)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def nobody_provides(one: Host, model: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            if not await one.discovery.providers(model):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def nobody_keeps(_record: Record) -> int:
+    return 0
 
 
 async def test_within_a_moment_the_same_question_costs_nothing(host: MakeHost) -> None:

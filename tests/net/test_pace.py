@@ -27,6 +27,7 @@ def test_never_more_than_the_rate_allows(rate: int, steps: list[tuple[int, float
         granted += size
         assert granted <= rate * (clock.now - 100 + BURST_SECONDS) * (1 + 1e-9) + 1e-6
         clock.now += pause
+    assert pace.taken == granted
 
 
 @given(rate=st.integers(1, 10**9), sizes=st.lists(st.integers(1, 1 << 20), min_size=1, max_size=50))

@@ -52,6 +52,24 @@ async def test_a_state_larger_than_a_frame_arrives_whole(endpoint: MakeEndpoint)
     assert bytes(heard.state.payload) == state.payload
 
 
+async def test_bytes_of_links_that_are_gone_still_count(endpoint: MakeEndpoint) -> None:
+    a, b = await endpoint(), await endpoint()
+    assert (a.peers.bytes_sent, a.peers.bytes_received) == (0, 0)
+    last = (0, 0)
+    for _ in range(3):
+        link = await a.peers.connect(b.identity.peer, [b.address])
+        link.send(SessionClose(b"s" * 16))
+        await hears(b)
+        link.close("the test says so")
+        await a.events.lost.get()
+        await b.events.lost.get()
+        now = (a.peers.bytes_sent, a.peers.bytes_received)
+        assert now == (b.peers.bytes_received, b.peers.bytes_sent)
+        assert now > last
+        last = now
+    assert a.peers.links() == []
+
+
 async def test_another_key_than_the_dialled_one_is_refused(endpoint: MakeEndpoint) -> None:
     a, b = await endpoint(), await endpoint()
     stranger = Identity(b"\x77" * 32).peer

@@ -1,0 +1,77 @@
+"""What a hop needs to know of the sessions that it serves, and of the slices that they run in."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import anyio
+
+from intelnav.domain.identity import PeerId
+from intelnav.engine.interface import SliceEngine
+from intelnav.net.connection import Connection
+from intelnav.wire.messages import SessionInit
+from intelnav.wire.session import HopSession
+
+
+class Hosting(Protocol):
+    """The slices that this node has loaded."""
+
+    def ready(self, model: str) -> Sequence[SliceEngine]:
+        """Engines of that model that can take sessions now."""
+        ...
+
+    def draining(self, model: str) -> Sequence[SliceEngine]:
+        """Engines of that model that take no more sessions, and run on for those that are open."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An open session, for display. `prev` and `next` are its neighbours in the chain; without `next` it ends here."""
+
+    session: bytes
+    entry: PeerId
+    prev: PeerId
+    next: PeerId | None
+    seconds: float
+    tokens: int
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One session and the links that it lives on; `served` is there once it is open."""
+
+    init: SessionInit
+    entry: Connection
+    opening: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    served: "Served | None" = None
+    prev: Connection | None = None
+    next: Connection | None = None
+    since: float = field(default_factory=time.monotonic)
+    last_used: float = field(default_factory=time.monotonic)
+
+    def links(self) -> set[Connection]:
+        """Every connection that this session depends on."""
+        return {link for link in (self.entry, self.prev, self.next) if link is not None}
+
+    def running(self, now: float) -> Running:
+        """What is shown of it."""
+        init = self.init
+        return Running(
+            init.session,
+            self.entry.peer,
+            init.prev,
+            init.next.peer if init.next is not None else None,
+            now - self.since,
+            self.served.rules.length if self.served is not None else 0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What an open session has of this node: its rules, and its sequence in an engine."""
+
+    rules: HopSession
+    engine: SliceEngine
+    sequence: int
