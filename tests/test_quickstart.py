@@ -97,7 +97,8 @@ def typed(folder: Path, steps: list[str]) -> list[str]:
 
 def read(terminal: int, shell: "subprocess.Popen[bytes]") -> "list[bytes]":
     """What comes out of the terminal until the shell ends; it is ended if that takes too long."""
-    shown, deadline = [], time.monotonic() + SECONDS
+    shown: list[bytes] = []
+    deadline = time.monotonic() + SECONDS
     while True:
         if not select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
             shell.kill()
