@@ -114,9 +114,15 @@ def _first_cells(page: Path, heading: str) -> list[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of what the site is made from."""
-    for name in ("docs", "config", "tests/engine"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    """A copy of what the site is made from: its pages, and the files that they link to."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    for page in (ROOT / "docs").rglob("*.md"):
+        for link in links(page):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            if link.startswith("../") and target.is_file():
+                there = tmp_path / target.relative_to(ROOT)
+                there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(target, there)
     for name in ("mkdocs.yml", "mkdocs_hook.py"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
