@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check format docs-config bench sim chaos image appliance clean
+.PHONY: install demo test check format docs-config bench sim chaos site image appliance clean
 
 install: $(STAMP)
 
@@ -43,6 +43,11 @@ sim: install
 
 chaos: install
 	$(BIN)/python -m tests.chaos
+
+# From docs/, offline; a broken link is an error.
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html is the site."
 
 # Flags for `docker build`; .ci/docker-up says which ones its engine needs.
 IMAGE_FLAGS ?=
