@@ -166,7 +166,7 @@ explain_install() {
     done=Installs
     [ ! -e "$app" ] || done="Upgrades to"
     say "$done IntelNav from $from, for this user only:" \
-        "  $app: a Python environment with all that it needs (pip fetches it; about 500 MB)" \
+        "  $app: a Python environment with all that it needs (pip fetches it; about 350 MB)" \
         "  $bin: links to its programs, $programs" \
         "llama.cpp is compiled unless pip has it already: about four minutes on two cores." \
         "Nothing runs as another user, and no service is started. To undo it: sh install.sh --uninstall"
