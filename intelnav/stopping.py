@@ -62,7 +62,7 @@ async def drain(entry: Entry, hops: HopService, controller: Controller, steering
     while (left := len(entry) + len(hops)) and (now := time.monotonic()) < end:
         if left != told or now - at >= TELL_SECONDS:
             told, at = left, now
-            log.info("draining: %d answers left, %.0f s at most", left, end - now)
+            log.info("draining: %d answer%s left, %.0f s at most", left, "s" * (left != 1), end - now)
         await anyio.sleep(_LOOK_SECONDS)
     with anyio.move_on_after(_LAST_SECONDS):
         await controller.emptied()

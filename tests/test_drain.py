@@ -170,7 +170,7 @@ def test_a_host_that_is_told_to_stop_sees_its_answers_out(swarm: list[Daemon]) -
     assert Answer(entry, 4).end()["intelnav"]["chain"][-1]["peer"] == staying.peer
     running.whole()
     assert leaving.process.wait(30) == 0
-    assert "draining: 1 answers left, 30 s at most" in leaving.log
+    assert "draining: 1 answer left, 30 s at most" in leaving.log
 
 
 def test_an_entry_that_is_told_to_stop_refuses_questions_and_ends_its_answers(swarm: list[Daemon]) -> None:

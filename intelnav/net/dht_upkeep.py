@@ -66,11 +66,12 @@ class Upkeep:
         longest = self._settings.rejoin_seconds
         alone = ALONE_SECONDS
         while True:
-            self._news.clear()
             with anyio.move_on_after(jittered(longest if len(self._node.table) else min(alone, longest))):
                 await self._news.wait()
                 await anyio.sleep(NEWS_SECONDS)
             alone = ALONE_SECONDS if len(self._node.table) else min(2 * alone, longest)
+            # What is added from now on is not among what this tries.
+            self._news.clear()
             await self.join()
 
     async def join(self) -> None:

@@ -82,6 +82,14 @@ async def test_the_contacts_that_were_kept_are_enough(host: MakeHost, tmp_path: 
     assert knows(again, others[1:])
 
 
+async def test_other_bootstrap_addresses_are_tried_at_once(host: MakeHost) -> None:
+    first, second = await host(), await host()
+    late = await host([first.address], running=True)
+    assert not knows(late, [second])
+    late.upkeep.start_from([second.address])
+    await until(lambda: knows(late, [second]))
+
+
 async def test_the_dead_are_forgotten(host: MakeHost) -> None:
     first = await host(running=True, settings=QUICK)
     hosts = [await host([first.address], running=True, settings=QUICK) for _ in range(4)]
