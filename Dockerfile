@@ -44,7 +44,7 @@ RUN cd /opt/intelnav/lib/python3.11/site-packages \
 FROM packages AS intelnav
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
-COPY config/catalog config/catalog
+COPY config config
 COPY intelnav intelnav
 RUN --mount=type=cache,target=/root/.cache/pip \
     /build/bin/pip --python /opt/intelnav/bin/python3 install --no-deps --prefix /app .
