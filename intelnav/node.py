@@ -40,6 +40,7 @@ from intelnav.net.chunks import ChunkService
 from intelnav.net.peers import Peers
 from intelnav.net.web import http_client
 from intelnav.network import Network
+from intelnav.notify import Notifier
 from intelnav.outlook import Outlook
 from intelnav.steering import Steering
 from intelnav.stopping import drain, heed_signals
@@ -66,6 +67,7 @@ class Node:
         self._chunk_address: Address | None = None
         self._identity = load_or_create(config.data_dir / "peer.key")
         self._events = Events()
+        self._notifier = Notifier(os.environ)
         self._controller = Controller(
             self._shelf,
             announced=lambda: self._network.slice_changed(),
@@ -141,14 +143,17 @@ class Node:
             self._steering.run,
         ):
             tasks.start_soon(forever)
+        tasks.start_soon(self._notifier.attend, self._summary)
 
     async def reread(self) -> None:
         """Read the config again, now."""
-        await self._steering.look()
+        with self._notifier.reloading():
+            await self._steering.look()
 
     async def drain(self) -> None:
         """Take nothing new, and return once nothing is under way; for a node that is up."""
         self._events.add("node", "stopping")
+        self._notifier.tell("STOPPING=1")
         if hasattr(self._traffic, "hops"):
             await drain(self._entry, self._traffic.hops, self._controller, self._steering)
         self._events.close()
@@ -205,6 +210,11 @@ class Node:
             "sessions": len(self._traffic.hops),
             "answers": len(self._traffic.rings),
         }
+
+    def _summary(self) -> str:
+        """This node in one line."""
+        answers = len(self._entry) + len(self._traffic.hops)
+        return status.summary(self._controller, answers, self._steering.stopping, self._file.error)
 
     def _of(self, model: str) -> list[Kept]:
         return [

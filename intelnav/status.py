@@ -71,6 +71,19 @@ def unready(controller: Controller) -> str:
     return ""
 
 
+def summary(controller: Controller, answers: int, stopping: bool, error: str | None) -> str:
+    """A node in one line, with what is wrong with its config file, if anything."""
+    under_way = "1 answer" if answers == 1 else f"{answers} answers"
+    if stopping:
+        return f"stopping, {under_way} left"
+    slices = controller.desired.slices
+    ready = sum(
+        each.name in controller.views and controller.views[each.name].state == "ready" for each in slices
+    )
+    line = f"{ready} of {len(slices)} slices ready, {under_way}" if slices else f"no slices, {under_way}"
+    return f"{line}; the config file is not taken over: {error}" if error else line
+
+
 def _condition(condition: Condition) -> Json:
     """As Kubernetes writes it."""
     return {
