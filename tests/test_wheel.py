@@ -22,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_holds_the_programs_their_data_and_nothing_else(wheel: Path) -> None:
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "intelnav").rglob("*.py")}
     data = {f"intelnav/catalog/{path.name}" for path in (ROOT / "config/catalog").iterdir()}
-    data |= {"intelnav/node.schema.json", "intelnav/systemd/service.json"}
+    data |= {"intelnav/node.schema.json", "intelnav/service.json"}
     assert "intelnav/node.py" in sources
     assert "intelnav/catalog/smollm2-135m-instruct-q4_1.yaml" in data
     with ZipFile(wheel) as archive:
