@@ -59,7 +59,7 @@ image:
 
 # A Docker engine must answer, and `make image` must have run.
 appliance: install
-	$(BIN)/pytest -m appliance tests/appliance
+	$(BIN)/pytest -m appliance
 
 clean:
 	rm -rf build $(VENV)

@@ -80,7 +80,8 @@ def repository(tmp_path: Path) -> str:
     return f"file://{folder}"
 
 
-def test_it_installs_upgrades_and_leaves_nothing(user: User, tmp_path: Path, repository: str) -> None:
+@pytest.mark.appliance
+def test_it_comes_and_goes(user: User, tmp_path: Path, repository: str) -> None:
     said = user.succeed()
     assert VERSION in said
     assert "four minutes" in said
@@ -138,6 +139,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(user: User) -> None:
     assert user.has == set()
 
 
+@pytest.mark.appliance
 def test_of_an_installation_that_fails_nothing_stays(user: User, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     # There is nowhere to take from what it needs.
