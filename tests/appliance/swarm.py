@@ -19,6 +19,8 @@ from testcontainers.compose import ComposeContainer, DockerCompose
 from tests.appliance.engine import NODE, ROOT, docker, inspect, run
 
 MODEL = "smollm2"
+SYSTEM = "You are a helpful assistant."
+"""What makes so small a model say what it knows."""
 BLOCKS = 30
 
 Json = dict[str, Any]
@@ -75,6 +77,10 @@ class Swarm:
     def names(self, service: str) -> list[str]:
         return [str(each.Name) for each in self.containers(service)]
 
+    def peers(self, service: str) -> set[str]:
+        """Who the nodes of a service are."""
+        return {self.status(name)["peer"] for name in self.names(service)}
+
     def status(self, container: str) -> Json:
         """What the node in a container says of itself."""
         status: Json = json.loads(docker("exec", container, "intelnav", "status", "--json"))
@@ -95,7 +101,7 @@ class Swarm:
         with OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=120) as client:
             stream = client.chat.completions.create(
                 model=model,
-                messages=[{"role": "user", "content": question}],
+                messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}],
                 stream=True,
                 temperature=0,
                 max_tokens=tokens,

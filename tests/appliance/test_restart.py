@@ -59,13 +59,13 @@ def test_down_and_up_again_downloads_nothing(tmp_path: Path) -> None:
     with swarm_in(tmp_path, seed(tmp_path)) as swarm:
         swarm.up()
         hosts = swarm.names("host")
-        peers = {swarm.status(name)["peer"] for name in hosts}
+        peers = swarm.peers("host")
         slices = 2 * int(swarm.status(hosts[0])["store"]["used_bytes"])
         assert len(peers) == 2
         assert sent(swarm) > 0.5 * slices > 10e6
         swarm.down()
         assert swarm.containers() == []
         swarm.up()
-        assert {swarm.status(name)["peer"] for name in swarm.names("host")} == peers
+        assert swarm.peers("host") == peers
         assert sent(swarm) == 0
         assert docker("exec", hosts[0], "intelnav", "models").count(CATALOG_NAME) >= 1
