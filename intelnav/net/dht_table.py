@@ -19,7 +19,7 @@ PER_NETWORK = 3
 # One lost datagram is no dead node. After the first failure it is no longer passed on, after the second it is gone.
 FAILURES = 2
 # A part of the DHT of which a node knows fewer is one that walks through it may not get into.
-ENOUGH = 4
+ENOUGH = 2
 # The package splits a bucket that this node is not in, too, until its depth is a multiple of this.
 _DEPTH_STEP = 5
 

@@ -106,11 +106,16 @@ class Upkeep:
             if address not in present:
                 self._node.ping(address, None)
         await self._node.lookup(self._node.id, records=False)
-        for low, high in (random.choice(self._node.table.buckets()), *self._node.table.thin_parts()):
-            place = random.randint(low, min(high, _HIGHEST))
-            await self._node.lookup(
-                place.to_bytes(KEY_BYTES, "big"), records=False, limits=self._settings.visit
-            )
+        await self._visit(*random.choice(self._node.table.buckets()))
+        for part in self._node.table.thin_parts():
+            # On the way to others, those of this one may have been met.
+            if part in self._node.table.thin_parts():
+                await self._visit(*part)
+
+    async def _visit(self, low: int, high: int) -> None:
+        """Meet some who are in this range of ids."""
+        place = random.randint(low, min(high, _HIGHEST)).to_bytes(KEY_BYTES, "big")
+        await self._node.lookup(place, records=False, limits=self._settings.visit)
 
     def _present(self) -> set[tuple[str, int]]:
         """The addresses that need not be tried: those in the table, and the own one."""
