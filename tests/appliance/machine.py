@@ -20,11 +20,13 @@ PACKAGES = (
     "systemd,systemd-sysv,libgomp1,libstdc++6,libffi8,libssl3,zlib1g,libsqlite3-0,libbz2-1.0,liblzma5,python3"
 )
 # As they are inside. A home is out of reach for the unit, and this Python may lie in one.
-NODE = Path("/opt/intelnav-node")
+BIN = Path("/opt/bin")
+NODE = BIN / "intelnav-node"
+COMMAND = BIN / "intelnav"
 CONTROL = "/var/lib/intelnav/control.sock"
-_LAUNCH = f"""#!/bin/sh
+_LAUNCH = """#!/bin/sh
 export LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/source:/opt/packages PYTHONDONTWRITEBYTECODE=1
-exec /opt/python/bin/python{sys.version_info.major}.{sys.version_info.minor} -m intelnav.node "$@"
+exec /opt/bin/python -m {module} "$@"
 """
 _ASK = f"""
 import socket, sys
@@ -39,7 +41,7 @@ sys.stdout.write(reply.partition(b"\\r\\n\\r\\n")[2].decode())
 
 
 def make_tree(tree: Path) -> None:
-    """The machine's files, from Debian's packages, with the launcher of a node; takes half a minute."""
+    """The machine's files, from Debian's packages, with what starts a node; takes half a minute."""
     missing = [name for name in ("mmdebstrap", "systemd-nspawn", "nsenter") if shutil.which(name) is None]
     assert not missing, f"{', '.join(missing)}: apt-get install mmdebstrap systemd-container util-linux"
     done = subprocess.run(
@@ -48,9 +50,13 @@ def make_tree(tree: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    launcher = tree / NODE.relative_to("/")
-    launcher.write_text(_LAUNCH)
-    launcher.chmod(0o755)
+    (tree / BIN.relative_to("/")).mkdir()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    (tree / BIN.relative_to("/") / "python").symlink_to(f"/opt/python/bin/python{version}")
+    for program, module in ((NODE, "intelnav.node"), (COMMAND, "intelnav.cli.main")):
+        launcher = tree / program.relative_to("/")
+        launcher.write_text(_LAUNCH.format(module=module))
+        launcher.chmod(0o755)
     (tree / "opt/ask.py").write_text(_ASK)
 
 
