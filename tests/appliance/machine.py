@@ -16,15 +16,16 @@ import psutil
 from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
-PACKAGES = (
-    "systemd,systemd-sysv,libgomp1,libstdc++6,libffi8,libssl3,zlib1g,libsqlite3-0,libbz2-1.0,liblzma5,python3"
-)
+# With all the libraries that another build of Python links with.
+PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,python3,libgomp1,libstdc++6"
 # As they are inside. A home is out of reach for the unit, and this Python may lie in one.
-NODE = Path("/opt/intelnav-node")
+BIN = Path("/opt/bin")
+NODE = BIN / "intelnav-node"
+COMMAND = BIN / "intelnav"
 CONTROL = "/var/lib/intelnav/control.sock"
-_LAUNCH = f"""#!/bin/sh
+_LAUNCH = """#!/bin/sh
 export LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/source:/opt/packages PYTHONDONTWRITEBYTECODE=1
-exec /opt/python/bin/python{sys.version_info.major}.{sys.version_info.minor} -m intelnav.node "$@"
+exec /opt/bin/python -m {module} "$@"
 """
 _ASK = f"""
 import socket, sys
@@ -39,7 +40,7 @@ sys.stdout.write(reply.partition(b"\\r\\n\\r\\n")[2].decode())
 
 
 def make_tree(tree: Path) -> None:
-    """The machine's files, from Debian's packages, with the launcher of a node; takes half a minute."""
+    """The machine's files, from Debian's packages, with what starts a node; takes half a minute."""
     missing = [name for name in ("mmdebstrap", "systemd-nspawn", "nsenter") if shutil.which(name) is None]
     assert not missing, f"{', '.join(missing)}: apt-get install mmdebstrap systemd-container util-linux"
     done = subprocess.run(
@@ -48,9 +49,13 @@ def make_tree(tree: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    launcher = tree / NODE.relative_to("/")
-    launcher.write_text(_LAUNCH)
-    launcher.chmod(0o755)
+    (tree / BIN.relative_to("/")).mkdir()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    (tree / BIN.relative_to("/") / "python").symlink_to(f"/opt/python/bin/python{version}")
+    for program, module in ((NODE, "intelnav.node"), (COMMAND, "intelnav.cli.main")):
+        launcher = tree / program.relative_to("/")
+        launcher.write_text(_LAUNCH.format(module=module))
+        launcher.chmod(0o755)
     (tree / "opt/ask.py").write_text(_ASK)
 
 
@@ -62,9 +67,9 @@ class Machine:
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a command prints in the machine."""
-        done = subprocess.run(
-            ["nsenter", "-t", str(self._pid), "-a", *command], capture_output=True, text=True, timeout=120
-        )
+        # Nothing of the environment here, which may name files that are not there.
+        inside = ["nsenter", "-t", str(self._pid), "-a", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+        done = subprocess.run([*inside, *command], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}\n{self.journal()}"
         return done.stdout
 
@@ -91,8 +96,9 @@ class Machine:
         return answer
 
     def journal(self) -> str:
-        """What systemd and the node wrote."""
-        return self.run("journalctl", "--no-pager", "--unit=intelnav.service", check=False)
+        """What systemd, that of a user included, and the nodes wrote."""
+        wrote = ("--identifier=systemd", "--identifier=intelnav-node")
+        return self.run("journalctl", "--no-pager", *wrote, check=False)
 
 
 @contextmanager

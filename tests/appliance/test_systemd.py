@@ -1,12 +1,14 @@
 """The rendered system unit with a real node, under a real systemd."""
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from intelnav.units import CONFIG, render
-from tests.appliance.machine import NODE, Machine, booted, make_tree
+from tests.appliance.machine import COMMAND, NODE, Machine, booted, make_tree
 from tests.models import tiny_model
 from tests.waiting import until
 
@@ -32,11 +34,12 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     (tree / "etc/systemd/system/intelnav.service").write_text(render("system", node=NODE))
     with booted(tree) as machine:
         yield machine
+    shutil.rmtree(tree)
 
 
 @pytest.fixture(autouse=True)
 def node(machine: Machine) -> Iterator[None]:
-    """Each test begins with a node that is ready, as the unit itself has it."""
+    """Each test begins with the system's node ready, as the unit itself has it."""
     machine.run("rm", "-rf", "/run/systemd/system/intelnav.service.d")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "reset-failed", "intelnav.service", check=False)
@@ -119,3 +122,32 @@ def test_a_config_that_is_wrong_is_not_tried_forever(machine: Machine) -> None:
     drop_in(machine, "RestartSec=100ms")
     machine.until(ActiveState="failed", NRestarts="5")
     assert "nonsense" in machine.journal()
+
+
+def test_a_user_installs_a_unit_of_their_own(machine: Machine) -> None:
+    machine.run("useradd", "--create-home", "--uid", "1000", "me")
+    machine.run("sh", "-c", "mkdir -p /var/lib/systemd/linger && touch /var/lib/systemd/linger/me")
+
+    def as_user(*command: str, runtime: str = "/run/user/1000", check: bool = True) -> str:
+        rights = ("setpriv", "--reuid=1000", "--regid=1000", "--init-groups")
+        variables = ("env", "HOME=/home/me", f"XDG_RUNTIME_DIR={runtime}")
+        return machine.run(*rights, *variables, "sh", "-c", f"cd && {' '.join(command)} 2>&1", check=check)
+
+    as_user("echo 'role: relay' > node.yaml; echo 'network: {listen: 127.0.0.1:7801}' >> node.yaml")
+    # Before the user's systemd runs.
+    refused = as_user(str(COMMAND), "service", "install", check=False)
+    assert "this user has no running systemd" in refused, refused
+
+    machine.run("systemctl", "start", "user@1000.service")
+    said = as_user(str(COMMAND), "service", "install")
+    assert "/home/me/.config/systemd/user/intelnav.service is written and the node runs" in said
+    found = json.loads(as_user(str(COMMAND), "service", "status", "--json"))
+    assert (found["state"], found["detail"], found["enabled"]) == ("active", "running", "enabled")
+    assert (found["says"], found["restarts"]) == ("no slices, 0 answers", 0)
+    assert json.loads(as_user(str(COMMAND), "status", "--json"))["listen"] == "127.0.0.1:7801"
+    as_user("systemctl", "--user", "reload", "intelnav")
+    assert json.loads(as_user(str(COMMAND), "service", "status", "--json"))["pid"] == found["pid"]
+    as_user(str(COMMAND), "service", "uninstall")
+    found = json.loads(as_user(str(COMMAND), "service", "status", "--json"))
+    assert (found["installed"], found["pid"]) == (False, None)
+    assert as_user("test -e .local/share/intelnav/peer.key && echo kept") == "kept\n"
