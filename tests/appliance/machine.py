@@ -16,9 +16,8 @@ import psutil
 from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
-PACKAGES = (
-    "systemd,systemd-sysv,libgomp1,libstdc++6,libffi8,libssl3,zlib1g,libsqlite3-0,libbz2-1.0,liblzma5,python3"
-)
+# With all the libraries that another build of Python links with.
+PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,python3,libgomp1,libstdc++6"
 # As they are inside. A home is out of reach for the unit, and this Python may lie in one.
 BIN = Path("/opt/bin")
 NODE = BIN / "intelnav-node"
@@ -68,9 +67,9 @@ class Machine:
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a command prints in the machine."""
-        done = subprocess.run(
-            ["nsenter", "-t", str(self._pid), "-a", *command], capture_output=True, text=True, timeout=120
-        )
+        # Nothing of the environment here, which may name files that are not there.
+        inside = ["nsenter", "-t", str(self._pid), "-a", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+        done = subprocess.run([*inside, *command], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}\n{self.journal()}"
         return done.stdout
 
@@ -97,8 +96,9 @@ class Machine:
         return answer
 
     def journal(self) -> str:
-        """What systemd and the node wrote."""
-        return self.run("journalctl", "--no-pager", "--unit=intelnav.service", check=False)
+        """What systemd, that of a user included, and the nodes wrote."""
+        wrote = ("--identifier=systemd", "--identifier=intelnav-node")
+        return self.run("journalctl", "--no-pager", *wrote, check=False)
 
 
 @contextmanager

@@ -133,7 +133,7 @@ def test_a_user_installs_a_unit_of_their_own(machine: Machine) -> None:
         variables = ("env", "HOME=/home/me", f"XDG_RUNTIME_DIR={runtime}")
         return machine.run(*rights, *variables, "sh", "-c", f"cd && {' '.join(command)} 2>&1", check=check)
 
-    as_user("echo 'role: relay' > node.yaml; echo 'network: {listen: 127.0.0.1:7718}' >> node.yaml")
+    as_user("echo 'role: relay' > node.yaml; echo 'network: {listen: 127.0.0.1:7801}' >> node.yaml")
     # Before the user's systemd runs.
     refused = as_user(str(COMMAND), "service", "install", check=False)
     assert "this user has no running systemd" in refused, refused
@@ -144,7 +144,7 @@ def test_a_user_installs_a_unit_of_their_own(machine: Machine) -> None:
     found = json.loads(as_user(str(COMMAND), "service", "status", "--json"))
     assert (found["state"], found["detail"], found["enabled"]) == ("active", "running", "enabled")
     assert (found["says"], found["restarts"]) == ("no slices, 0 answers", 0)
-    assert json.loads(as_user(str(COMMAND), "status", "--json"))["listen"] == "127.0.0.1:7718"
+    assert json.loads(as_user(str(COMMAND), "status", "--json"))["listen"] == "127.0.0.1:7801"
     as_user("systemctl", "--user", "reload", "intelnav")
     assert json.loads(as_user(str(COMMAND), "service", "status", "--json"))["pid"] == found["pid"]
     as_user(str(COMMAND), "service", "uninstall")
