@@ -40,6 +40,7 @@ from intelnav.net.chunks import ChunkService
 from intelnav.net.peers import Peers
 from intelnav.net.web import http_client
 from intelnav.network import Network
+from intelnav.notify import attend, reloading, stopping
 from intelnav.outlook import Outlook
 from intelnav.steering import Steering
 from intelnav.stopping import drain, heed_signals
@@ -141,14 +142,17 @@ class Node:
             self._steering.run,
         ):
             tasks.start_soon(forever)
+        tasks.start_soon(attend, self._line)
 
     async def reread(self) -> None:
         """Read the config again, now."""
-        await self._steering.look()
+        with reloading():
+            await self._steering.look()
 
     async def drain(self) -> None:
         """Take nothing new, and return once nothing is under way; for a node that is up."""
         self._events.add("node", "stopping")
+        stopping()
         if hasattr(self._traffic, "hops"):
             await drain(self._entry, self._traffic.hops, self._controller, self._steering)
         self._events.close()
@@ -203,6 +207,10 @@ class Node:
             "sessions": len(self._traffic.hops),
             "answers": len(self._traffic.rings),
         }
+
+    def _line(self) -> str:
+        going = (len(self._traffic.hops), len(self._traffic.rings))
+        return status.line(self._controller, *going, stopping=self._steering.stopping)
 
     def _of(self, model: str) -> list[Kept]:
         return [

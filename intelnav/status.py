@@ -71,6 +71,23 @@ def unready(controller: Controller) -> str:
     return ""
 
 
+def line(controller: Controller, sessions: int, answers: int, *, stopping: bool) -> str:
+    """How it stands, in a line for the service manager."""
+    going = f"{sessions} sessions and {answers} answers"
+    if stopping:
+        return f"stopping, with {going} under way"
+    wanted = controller.desired.slices
+    unready = [
+        view
+        for slice in wanted
+        if (view := controller.views.get(slice.name, SliceView(slice.name, "pending"))).state != "ready"
+    ]
+    if not unready:
+        return f"{len(wanted)} slices ready, {going} under way"
+    kept = controller.slices.get(unready[0].name, unready[0].name)
+    return f"{len(wanted) - len(unready)} of {len(wanted)} slices ready, {kept}: {unready[0].state}"
+
+
 def _condition(condition: Condition) -> Json:
     """As Kubernetes writes it."""
     return {
