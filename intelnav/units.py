@@ -13,12 +13,12 @@ Value = str | int | bool | list[str]
 Sections = dict[str, dict[str, Value]]
 
 NAME = "intelnav.service"
-SYSTEM_CONFIG = Path("/etc/intelnav/node.yaml")
-SYSTEM_CONTROL = "%S/intelnav/control.sock"
 
 
 def settings(kind: Kind, *, gpu: bool = False) -> Sections:
-    """What a unit says, section by section, with `@bin@`, `@config@` and `@control@` for what differs by machine.
+    """What a unit says, section by section, with `@bin@` for the folder of the programs.
+
+    A user unit has `@config@` and `@control@`, too, where its config and its control socket are.
 
     A system unit sees no device unless it is for a `gpu`; a user unit always sees what its user does.
     """
@@ -36,15 +36,18 @@ def user_unit(folder: Path, config: Path, control: Path) -> str:
 
     Raises ConfigError for a folder from which systemd runs nothing.
     """
-    return text(settings("user"), _values(folder, config, escaped(control)))
+    return text(
+        settings("user"),
+        {"bin": _program(folder), "config": escaped(config), "control": escaped(control)},
+    )
 
 
 def system_unit(folder: Path, *, gpu: bool = False) -> str:
-    """The unit for a whole machine. It reads `SYSTEM_CONFIG`, and keeps its data in the state directory.
+    """The unit for a whole machine. It reads /etc/intelnav/node.yaml, and keeps its data in the state directory.
 
     Raises ConfigError for a folder from which systemd runs nothing.
     """
-    return text(settings("system", gpu=gpu), _values(folder, SYSTEM_CONFIG, SYSTEM_CONTROL))
+    return text(settings("system", gpu=gpu), {"bin": _program(folder)})
 
 
 def text(unit: Sections, values: Mapping[str, str]) -> str:
@@ -71,14 +74,14 @@ def escaped(path: Path) -> str:
     )
 
 
-def _values(folder: Path, config: Path, control: str) -> dict[str, str]:
+def _program(folder: Path) -> str:
     if any(character in "\"'\\" or not character.isprintable() for character in str(folder)):
         raise ConfigError(
             f"{folder}: systemd runs nothing with quotes, backslashes or control characters in its path; "
             "install intelnav in another folder"
         )
     # Of a command, all but the program itself is searched for variables.
-    return {"bin": escaped(folder).replace("$$", "$"), "config": escaped(config), "control": control}
+    return escaped(folder).replace("$$", "$")
 
 
 def _bytes(character: str) -> str:
