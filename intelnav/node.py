@@ -40,7 +40,7 @@ from intelnav.net.chunks import ChunkService
 from intelnav.net.peers import Peers
 from intelnav.net.web import http_client
 from intelnav.network import Network
-from intelnav.notify import attend, reloading, stopping
+from intelnav.notify import Notifier
 from intelnav.outlook import Outlook
 from intelnav.steering import Steering
 from intelnav.stopping import drain, heed_signals
@@ -67,6 +67,7 @@ class Node:
         self._chunk_address: Address | None = None
         self._identity = load_or_create(config.data_dir / "peer.key")
         self._events = Events()
+        self._notifier = Notifier(os.environ)
         self._controller = Controller(
             self._shelf,
             announced=lambda: self._network.slice_changed(),
@@ -142,17 +143,17 @@ class Node:
             self._steering.run,
         ):
             tasks.start_soon(forever)
-        tasks.start_soon(attend, self._line)
+        tasks.start_soon(self._notifier.attend, self._summary)
 
     async def reread(self) -> None:
         """Read the config again, now."""
-        with reloading():
+        with self._notifier.reloading():
             await self._steering.look()
 
     async def drain(self) -> None:
         """Take nothing new, and return once nothing is under way; for a node that is up."""
         self._events.add("node", "stopping")
-        stopping()
+        self._notifier.tell("STOPPING=1")
         if hasattr(self._traffic, "hops"):
             await drain(self._entry, self._traffic.hops, self._controller, self._steering)
         self._events.close()
@@ -208,9 +209,10 @@ class Node:
             "answers": len(self._traffic.rings),
         }
 
-    def _line(self) -> str:
-        going = (len(self._traffic.hops), len(self._traffic.rings))
-        return status.line(self._controller, *going, stopping=self._steering.stopping)
+    def _summary(self) -> str:
+        """This node in one line."""
+        answers = len(self._entry) + len(self._traffic.hops)
+        return status.summary(self._controller, answers, self._steering.stopping, self._file.error)
 
     def _of(self, model: str) -> list[Kept]:
         return [

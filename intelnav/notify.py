@@ -1,96 +1,83 @@
-"""What the service manager is told of this node, by the protocol of sd_notify(3); nothing if none listens."""
+"""Tells systemd that the node is up, what it does, and that its event loop still turns. Nothing without systemd."""
 
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import anyio
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("intelnav.node")
 
-# How often it is looked whether the status has changed.
+# How often it is looked whether the status is another one.
 LOOK_SECONDS = 1.0
-STATUS_CHARACTERS = 300
 
 
-async def attend(status: Callable[[], str]) -> None:
-    """Report READY, then the status whenever it changes and the watchdog's sign of life, until cancelled.
+class Notifier:
+    """The socket that systemd listens on for this process, if the variables name one; see sd_notify(3)."""
 
-    It shares the loop of all that it vouches for: if the loop hangs, the signs end. `status` is one line for people.
-    """
-    if not _listens():
-        return
-    every = watchdog_seconds()
-    turn = LOOK_SECONDS if every is None else min(LOOK_SECONDS, every)
-    alive = 0.0
-    told: str | None = None
-    try:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        self._watchdog = _watchdog_seconds(environ) if self._address else None
+        self._failed = False
+
+    async def attend(self, status: Callable[[], str]) -> None:
+        """Say READY, then whatever `status` comes to be, and WATCHDOG twice in the time that systemd gives.
+
+        It runs in the loop that does the node's work: if that hangs, systemd hears nothing and restarts the node.
+        """
+        if not self._address:
+            return
+        told = status()
+        self.tell("READY=1", f"STATUS={told}")
+        half = self._watchdog / 2 if self._watchdog is not None else LOOK_SECONDS
         while True:
-            lines, now, line = [], time.monotonic(), _one_line(status())
-            if told is None:
-                lines.append("READY=1")
-            if line != told:
-                lines.append(f"STATUS={line}")
-            # A sign that is due within this turn would be late in the next one.
-            if every is not None and now + turn > alive + every:
-                lines.append("WATCHDOG=1")
-            if lines and tell(*lines):
-                told = line
-                alive = now if "WATCHDOG=1" in lines else alive
-            await anyio.sleep(turn)
-    finally:
-        stopping()
+            if self._watchdog is not None:
+                self.tell("WATCHDOG=1")
+            due = time.monotonic() + half
+            while (left := due - time.monotonic()) > 0:
+                await anyio.sleep(min(LOOK_SECONDS, left))
+                if (now := status()) != told:
+                    told = now
+                    self.tell(f"STATUS={told}")
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Within, systemd shows the node as reloading."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        try:
+            yield
+        finally:
+            self.tell("READY=1")
+
+    def tell(self, *assignments: str) -> None:
+        """Send `KEY=value` lines, without ever waiting or failing: systemd acts by itself if they do not arrive."""
+        if not self._address:
+            return
+        # A leading @ stands for the zero byte of a name that is not in the file system.
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        message = "\n".join(" ".join(each.splitlines()) for each in assignments)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
+                sender.sendto(message.encode(errors="replace"), address)
+        except (OSError, ValueError) as error:
+            if not self._failed:
+                log.warning(
+                    "NOTIFY_SOCKET %s: %s; systemd is not told how this node is", self._address, error
+                )
+            self._failed = True
 
 
-@contextmanager
-def reloading() -> Iterator[None]:
-    """While the config is read again."""
-    tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-    try:
-        yield
-    finally:
-        tell("READY=1")
-
-
-def stopping() -> None:
-    """This node is about to leave."""
-    tell("STOPPING=1")
-
-
-def tell(*lines: str) -> bool:
-    """Send these lines; whether the service manager has them. It never waits."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not _listens():
-        return False
-    # An abstract socket is written with an @.
-    address = f"\0{path[1:]}" if path.startswith("@") else path
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.setblocking(False)
-            sender.sendto("\n".join(lines).encode(), address)
-    except OSError as error:
-        log.warning("the service manager at NOTIFY_SOCKET is not told %s: %s", lines[0], error)
-        return False
-    return True
-
-
-def watchdog_seconds() -> float | None:
-    """How often the watchdog wants a sign: twice within its time. None if it watches another process, or nothing."""
-    written = os.environ.get("WATCHDOG_USEC", "")
-    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()) or not written:
+def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
+    """The longest silence that systemd bears from this process."""
+    if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
-    if not (written.isascii() and written.isdigit() and 0 < len(written) < 16 and int(written)):
-        log.warning("WATCHDOG_USEC = %.40r: is no number of microseconds, and is left alone", written)
-        return None
-    return int(written) / 2e6
-
-
-def _listens() -> bool:
-    return os.environ.get("NOTIFY_SOCKET", "").startswith(("/", "@"))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:STATUS_CHARACTERS]
+    written = environ.get("WATCHDOG_USEC", "")
+    if written.isascii() and written.isdecimal() and int(written) > 0:
+        return int(written) / 1e6
+    if written:
+        log.warning("WATCHDOG_USEC=%r is no number of microseconds: there is no watchdog", written)
+    return None

@@ -71,21 +71,17 @@ def unready(controller: Controller) -> str:
     return ""
 
 
-def line(controller: Controller, sessions: int, answers: int, *, stopping: bool) -> str:
-    """How it stands, in a line for the service manager."""
-    going = f"{sessions} sessions and {answers} answers"
+def summary(controller: Controller, answers: int, stopping: bool, error: str | None) -> str:
+    """A node in one line, with what is wrong with its config file, if anything."""
+    under_way = "1 answer" if answers == 1 else f"{answers} answers"
     if stopping:
-        return f"stopping, with {going} under way"
-    wanted = controller.desired.slices
-    unready = [
-        view
-        for slice in wanted
-        if (view := controller.views.get(slice.name, SliceView(slice.name, "pending"))).state != "ready"
-    ]
-    if not unready:
-        return f"{len(wanted)} slices ready, {going} under way"
-    kept = controller.slices.get(unready[0].name, unready[0].name)
-    return f"{len(wanted) - len(unready)} of {len(wanted)} slices ready, {kept}: {unready[0].state}"
+        return f"stopping, {under_way} left"
+    slices = controller.desired.slices
+    ready = sum(
+        each.name in controller.views and controller.views[each.name].state == "ready" for each in slices
+    )
+    line = f"{ready} of {len(slices)} slices ready, {under_way}" if slices else f"no slices, {under_way}"
+    return f"{line}; the config file is not taken over: {error}" if error else line
 
 
 def _condition(condition: Condition) -> Json:

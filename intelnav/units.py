@@ -1,8 +1,6 @@
-"""A node's systemd units: `config/systemd/service.json` as unit files. The NixOS module reads the same settings."""
+"""The systemd units of a node, rendered from their one source, which the NixOS module reads, too."""
 
 import json
-from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -10,86 +8,54 @@ from intelnav.domain.errors import ConfigError
 
 Kind = Literal["user", "system"]
 Value = str | int | bool | list[str]
-Sections = dict[str, dict[str, Value]]
+Settings = dict[str, dict[str, Value]]
 
-NAME = "intelnav.service"
-
-
-def settings(kind: Kind, *, gpu: bool = False) -> Sections:
-    """What a unit says, section by section, with `@bin@` for the folder of the programs.
-
-    A user unit has `@config@` and `@control@`, too, where its config and its control socket are.
-
-    A system unit sees no device unless it is for a `gpu`; a user unit always sees what its user does.
-    """
-    shipped: dict[str, Sections] = json.loads(_file().read_text())
-    parts = ["common", kind, *(["gpu"] if gpu and kind == "system" else [])]
-    unit: Sections = {}
-    for part in parts:
-        for section, keys in shipped[part].items():
-            unit[section] = unit.get(section, {}) | keys
-    return unit
+SECTIONS = ("Unit", "Service", "Install")
+NODE = Path("/usr/bin/intelnav-node")
+CONFIG = Path("/etc/intelnav/node.yaml")
 
 
-def user_unit(folder: Path, config: Path, control: Path) -> str:
-    """The user unit that runs the programs in `folder` with a config file, and reloads it at its control socket.
+def settings(kind: Kind) -> Settings:
+    """What a unit of this kind says, by section and key; what starts the node is not among it."""
+    here = Path(__file__).parent
+    shipped = here / "service.json"
+    parts: dict[str, Settings] = json.loads(
+        (shipped if shipped.is_file() else here.parent / "config/systemd/service.json").read_text("utf-8")
+    )
+    return {section: parts["common"].get(section, {}) | parts[kind].get(section, {}) for section in SECTIONS}
 
-    Raises ConfigError for a folder from which systemd runs nothing.
-    """
-    return text(
-        settings("user"),
-        {"bin": _program(folder), "config": escaped(config), "control": escaped(control)},
+
+def render(kind: Kind, node: Path = NODE, config: Path = CONFIG) -> str:
+    """The text of the unit that runs the program `node` with a config; both paths are absolute, else ConfigError."""
+    found = settings(kind)
+    # Variables are not looked for in a program's path.
+    command = f"{_word(node)} --config {_word(config).replace('$', '$$')}"
+    found["Service"] = {"ExecStart": command, **found["Service"]}
+    return "\n".join(
+        "\n".join((f"[{section}]", *(line for item in keys.items() for line in _lines(*item)), ""))
+        for section, keys in found.items()
     )
 
 
-def system_unit(folder: Path, *, gpu: bool = False) -> str:
-    """The unit for a whole machine. It reads /etc/intelnav/node.yaml, and keeps its data in the state directory.
-
-    Raises ConfigError for a folder from which systemd runs nothing.
-    """
-    return text(settings("system", gpu=gpu), {"bin": _program(folder)})
-
-
-def text(unit: Sections, values: Mapping[str, str]) -> str:
-    """A unit file. Each item of a list is a line of its own, as NixOS writes it."""
-    lines: list[str] = []
-    for section, keys in unit.items():
-        lines.append(f"[{section}]")
-        for key, value in keys.items():
-            for item in value if isinstance(value, list) else [value]:
-                written = str(item).lower() if isinstance(item, bool) else str(item)
-                for name, filled in values.items():
-                    written = written.replace(f"@{name}@", filled)
-                lines.append(f"{key}={written}")
-        lines.append("")
-    return "\n".join(lines)
+def _lines(key: str, value: Value) -> list[str]:
+    """A list is one line for each of its members."""
+    if isinstance(value, list):
+        return [f"{key}={each}" for each in value]
+    if isinstance(value, bool):
+        return [f"{key}={'true' if value else 'false'}"]
+    return [f"{key}={value}"]
 
 
-def escaped(path: Path) -> str:
-    """A path as one word of a command in a unit file, whatever is in it."""
-    doubled = str(path).replace("%", "%%").replace("$", "$$")
-    return "".join(
-        character if character.isalnum() or character in "/._-+:=,%$~" else _bytes(character)
-        for character in doubled
-    )
-
-
-def _program(folder: Path) -> str:
-    if any(character in "\"'\\" or not character.isprintable() for character in str(folder)):
+def _word(path: Path) -> str:
+    """A path as one word of a command line in a unit."""
+    text = str(path)
+    if not path.is_absolute():
+        raise ConfigError(f"{text!r} is not absolute: a systemd unit starts in another folder")
+    # Systemd takes no program with a quotation mark or a backslash in its path.
+    if not text.isprintable() or set(text) & set("'\"\\"):
         raise ConfigError(
-            f"{folder}: systemd runs nothing with quotes, backslashes or control characters in its path; "
-            "install intelnav in another folder"
+            f"{text!r} cannot stand in a systemd unit: rename it without quotation marks, backslashes and "
+            "control characters"
         )
-    # Of a command, all but the program itself is searched for variables.
-    return escaped(folder).replace("$$", "$")
-
-
-def _bytes(character: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))
-
-
-def _file() -> Path:
-    """What comes with this installation, or with the checkout that it runs from."""
-    package = Path(str(files("intelnav")))
-    installed = package / "systemd/service.json"
-    return installed if installed.is_file() else package.parent / "config/systemd/service.json"
+    text = text.replace("%", "%%")
+    return f'"{text}"' if set(text) & set(" ;") else text

@@ -28,16 +28,13 @@ let
       of =
         section:
         (parts.common.${section} or { }) // parts.system.${section} // (if gpu then parts.gpu.${section} or { } else { });
-      fill =
-        value:
-        if builtins.isString value then
-          builtins.replaceStrings [ "@bin@" ] [ "${cfg.package}/bin" ] value
-        else
-          value;
     in
     {
       Unit = of "Unit";
-      Service = builtins.mapAttrs (_: fill) (of "Service");
+      Service = {
+        ExecStart = "${cfg.package}/bin/intelnav-node --config /etc/intelnav/node.yaml";
+      }
+      // of "Service";
       Install = of "Install";
     };
 

@@ -1,5 +1,9 @@
+import configparser
+import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,142 +11,138 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intelnav.domain.errors import ConfigError
-from intelnav.units import escaped, settings, system_unit, text, user_unit
-from tests.tools import needed
+from intelnav.units import Kind, render, settings
+
+ROOT = Path(__file__).parent.parent
+KINDS: tuple[Kind, ...] = ("user", "system")
+EXPOSURE = 2.5
 
 
-def programs(folder: Path) -> Path:
-    """A folder with something to execute under both names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("intelnav", "intelnav-node"):
-        (folder / name).write_text("#!/bin/sh\n")
-        (folder / name).chmod(0o755)
-    return folder
-
-
-def parsed(unit: str) -> dict[str, list[str]]:
-    """`Section.Key` to its lines."""
-    found: dict[str, list[str]] = {}
-    section = ""
-    for line in unit.splitlines():
-        if line.startswith("["):
-            section = line.strip("[]")
-        elif line:
-            key, _, value = line.partition("=")
-            found.setdefault(f"{section}.{key}", []).append(value)
+@pytest.fixture
+def analyze() -> str:
+    found = shutil.which("systemd-analyze")
+    if found is None and os.environ.get("INTELNAV_CI") != "1":
+        pytest.skip("systemd-analyze is not installed: the units are not checked")
+    assert found is not None, "systemd-analyze is not installed"
     return found
 
 
-UNITS = {
-    "user": lambda folder: user_unit(folder, Path("/home/me/node.yaml"), Path("/home/me/data/control.sock")),
-    "system": lambda folder: system_unit(folder),
-    "gpu": lambda folder: system_unit(folder, gpu=True),
-}
+def rendered(folder: Path, kind: Kind) -> Path:
+    """The unit of a program that is there."""
+    unit = folder / "intelnav.service"
+    unit.write_text(render(kind, node=Path("/bin/true"), config=folder / "my node.yaml"))
+    return unit
 
 
-def verified(unit: Path, *scope: str) -> tuple[int, str]:
-    """What systemd says of a unit file."""
-    analyze = needed("systemd-analyze", "systemd")
-    # A user's manager would have one.
-    runtime = unit.parent / "run"
-    runtime.mkdir()
-    result = subprocess.run(
-        [analyze, *scope, "verify", unit],
+@pytest.mark.parametrize("kind", KINDS)
+def test_systemd_understands_every_line(analyze: str, tmp_path: Path, kind: Kind) -> None:
+    scope = ["--user"] if kind == "user" else []
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [analyze, *scope, "verify", rendered(tmp_path, kind)], capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_system_unit_is_exposed_to_little(analyze: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(analyze, "security", "--offline=true", "--no-pager"),
+            *(f"--threshold={EXPOSURE * 10:.0f}", rendered(tmp_path, "system")),
+        ],
         capture_output=True,
         text=True,
-        timeout=50,
-        env={"XDG_RUNTIME_DIR": str(runtime), "HOME": str(runtime)},
     )
-    return result.returncode, result.stdout + result.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"Overall exposure level for intelnav\.service: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stdout
+    assert float(found[1]) <= EXPOSURE
 
 
-@pytest.mark.parametrize("name", UNITS)
-def test_systemd_finds_nothing_wrong(name: str, tmp_path: Path) -> None:
-    unit = tmp_path / "intelnav.service"
-    unit.write_text(UNITS[name](programs(tmp_path / "bin")))
-    assert verified(unit, *(["--user"] if name == "user" else [])) == (0, "")
-
-
-def test_systemd_would_find_a_wrong_setting_and_a_missing_program(tmp_path: Path) -> None:
-    unit = tmp_path / "intelnav.service"
-    unit.write_text(system_unit(tmp_path / "nowhere") + "[Service]\nProtectSystm=strict\n")
-    _, said = verified(unit)
-    assert "ProtectSystm" in said
-    assert "nowhere/intelnav-node is not executable" in said
-
-
-@pytest.mark.parametrize(("gpu", "most"), [(False, 1.5), (True, 2.0)])
-def test_a_system_unit_is_exposed_to_little(gpu: bool, most: float, tmp_path: Path) -> None:
-    analyze = needed("systemd-analyze", "systemd")
-    unit = tmp_path / "intelnav.service"
-    unit.write_text(system_unit(programs(tmp_path / "bin"), gpu=gpu))
-    result = subprocess.run(
-        [analyze, "security", "--offline=true", "--no-pager", unit],
+def test_a_unit_that_is_open_would_be_noticed(analyze: str, tmp_path: Path) -> None:
+    unit = rendered(tmp_path, "user")
+    done = subprocess.run(
+        [analyze, "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE * 10:.0f}", unit],
         capture_output=True,
         text=True,
-        timeout=50,
     )
-    level = re.search(r"Overall exposure level for intelnav\.service: (\d+\.\d)", result.stdout)
-    assert level is not None, result.stdout + result.stderr
-    assert float(level[1]) <= most, result.stdout
+    assert done.returncode != 0, done.stdout
+
+
+def test_the_copy_for_packagers_is_the_system_unit() -> None:
+    assert (ROOT / "config/systemd/intelnav.service").read_text() == render("system")
+
+
+def test_both_kinds_share_what_is_common_and_only_the_system_unit_makes_a_user() -> None:
+    user, system = settings("user"), settings("system")
+    assert user["Service"].items() <= system["Service"].items()
+    assert "DynamicUser" not in user["Service"]
+    assert (user["Install"], system["Install"]) == (
+        {"WantedBy": ["default.target"]},
+        {"WantedBy": ["multi-user.target"]},
+    )
+
+
+def test_a_drain_ends_before_systemd_loses_patience() -> None:
+    from intelnav.stopping import DRAIN_SECONDS
+
+    patience = settings("system")["Service"]["TimeoutStopSec"]
+    assert isinstance(patience, int)
+    assert patience >= DRAIN_SECONDS + 5
 
 
 @pytest.mark.parametrize(
-    "odd", ["with space", "50%", "$HOME", 'quo"te', "quo'te", "back\\slash", "@config@", "ü;#"]
+    "path", ["node.yaml", "/etc/a\nExecStartPre=/bin/evil", "/etc/\x1b[2J", "/it's", "/a\\b"]
 )
-def test_systemd_reads_any_path(odd: str, tmp_path: Path) -> None:
-    """It looks for the program, so that it says if it does not read the path as it was meant."""
-    folder = programs(tmp_path / odd)
+def test_a_path_that_cannot_stand_in_a_unit_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"absolute|cannot stand"):
+        render("user", config=Path(path))
+
+
+@given(
+    st.text(
+        st.characters(exclude_categories=["C", "Z"], exclude_characters="'\"\\", include_characters=" "),
+        min_size=1,
+    )
+)
+def test_no_path_adds_a_line(name: str) -> None:
+    plain = render("user").splitlines()
+    odd = render("user", config=Path("/") / name.lstrip("/")).splitlines()
+    assert [line for line in odd if not line.startswith("ExecStart=")] == [
+        line for line in plain if not line.startswith("ExecStart=")
+    ]
+
+
+@pytest.mark.parametrize("name", ["a b", "100%h", "$HOME", "semi;colon", "ü"])
+def test_systemd_reads_an_odd_path_as_it_is(analyze: str, tmp_path: Path, name: str) -> None:
+    # What cannot be found is named as systemd understood it.
+    program = tmp_path / name
     unit = tmp_path / "intelnav.service"
-    if set(odd) & set("\"'\\"):
-        with pytest.raises(ConfigError, match="install intelnav in another folder"):
-            system_unit(folder)
-        folder = programs(tmp_path)
-    unit.write_text(user_unit(folder, tmp_path / odd / "node.yaml", tmp_path / odd / "control.sock"))
-    assert verified(unit, "--user") == (0, "")
+    unit.write_text(render("system", node=program, config=tmp_path / name))
+    missing = subprocess.run([analyze, "verify", unit], capture_output=True, text=True)
+    assert f"Command {program} is not executable" in missing.stderr
+    program.symlink_to("/bin/true")
+    found = subprocess.run([analyze, "verify", unit], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
 
 
-@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
-def test_a_path_is_one_word_that_reads_back(name: str) -> None:
-    word = escaped(Path("/") / name)
-    assert not re.search(r"[\s\"';#@]", word)
-    halved = word.replace("%%", "%").replace("$$", "$")
-    read = re.sub(rb"\\x(..)", lambda match: bytes([int(match[1], 16)]), halved.encode())
-    assert read.decode() == str(Path("/") / name)
-
-
-def test_lists_are_lines_and_switches_are_words() -> None:
-    unit = text(
-        {"Unit": {"After": ["a", "b"]}, "Service": {"PrivateTmp": True, "ExecStart": "@bin@/x"}},
-        {"bin": "/b"},
+def test_the_wheel_carries_the_source(tmp_path: Path) -> None:
+    package = tmp_path / "intelnav"
+    package.mkdir()
+    mapping = re.search(r'"config/systemd/service\.json" = "(.+)"', (ROOT / "pyproject.toml").read_text())
+    assert mapping is not None
+    shutil.copy(ROOT / "config/systemd/service.json", tmp_path / mapping[1])
+    for name in ("__init__.py", "units.py", "domain"):
+        (package / name).symlink_to(ROOT / "intelnav" / name)
+    done = subprocess.run(
+        [sys.executable, "-c", "from intelnav.units import render; print(render('system'), end='')"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
     )
-    assert unit == "[Unit]\nAfter=a\nAfter=b\n\n[Service]\nPrivateTmp=true\nExecStart=/b/x\n"
-
-
-def test_the_user_unit_asks_for_nothing_that_a_user_may_not(tmp_path: Path) -> None:
-    unit = parsed(UNITS["user"](tmp_path))
-    assert unit["Service.ExecStart"] == [f"{tmp_path}/intelnav-node --config /home/me/node.yaml"]
-    assert unit["Service.ExecReload"] == [f"{tmp_path}/intelnav reload --node /home/me/data/control.sock"]
-    assert unit["Install.WantedBy"] == ["default.target"]
-    assert (
-        not {"Service.DynamicUser", "Service.PrivateDevices", "Service.CapabilityBoundingSet"} & unit.keys()
-    )
-
-
-def test_a_gpu_opens_its_devices_and_nothing_else() -> None:
-    cpu, gpu = settings("system"), settings("system", gpu=True)
-    assert gpu["Service"].pop("DeviceAllow") == ["char-drm rw", "char-kfd rw", "char-nvidia* rw"]
-    assert gpu["Service"].pop("SupplementaryGroups") == ["video", "render"]
-    assert cpu["Service"].pop("PrivateDevices") is not gpu["Service"].pop("PrivateDevices")
-    assert cpu["Service"].pop("MemoryDenyWriteExecute") is not gpu["Service"].pop("MemoryDenyWriteExecute")
-    assert cpu == gpu
-    assert settings("user", gpu=True) == settings("user")
-
-
-def test_a_node_has_longer_to_leave_than_it_takes() -> None:
-    from intelnav.stopping import DRAIN_SECONDS
-
-    for kind in ("user", "system"):
-        stop = settings(kind)["Service"]["TimeoutStopSec"]
-        assert isinstance(stop, int)
-        assert stop >= DRAIN_SECONDS + 5
+    assert done.stdout == render("system")
+    parser = configparser.RawConfigParser(strict=False, interpolation=None)
+    parser.read_string(done.stdout)
+    assert parser.sections() == ["Unit", "Service", "Install"]

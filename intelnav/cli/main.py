@@ -13,6 +13,7 @@ from intelnav.cli.models import models
 from intelnav.cli.network import peers, route
 from intelnav.cli.plan import plan
 from intelnav.cli.seeds import seeds
+from intelnav.cli.service import service
 from intelnav.cli.status import status
 from intelnav.cli.swarm import swarm
 from intelnav.domain.errors import IntelNavError
@@ -37,6 +38,7 @@ app.command()(route)
 app.add_typer(config, name="config")
 app.add_typer(models, name="models")
 app.add_typer(seeds, name="seeds")
+app.add_typer(service, name="service")
 app.add_typer(swarm, name="swarm")
 
 

@@ -106,7 +106,7 @@ class Commands:
 
     def service(self, _: str) -> None:
         """Show the state of the systemd unit."""
-        from intelnav.cli.service import report  # type: ignore[import-untyped]
+        from intelnav.cli.service import report
 
         print(report())
 
