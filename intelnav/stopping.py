@@ -57,6 +57,9 @@ async def drain(entry: Entry, hops: HopService, controller: Controller, steering
     end = time.monotonic() + grace
     entry.close("this node is stopping: ask another one, or ask again once it is back")
     hops.refuse_all()
+    steering.stopping = True
+    while entry.opening and time.monotonic() < end:  # noqa: ASYNC110 - nobody tells of it
+        await anyio.sleep(_LOOK_SECONDS)
     steering.stop(grace)
     told, at = 0, 0.0
     while (left := len(entry) + len(hops)) and (now := time.monotonic()) < end:

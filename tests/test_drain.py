@@ -230,6 +230,26 @@ def test_an_entry_that_is_told_to_stop_refuses_questions_and_ends_its_answers(sw
     assert entry.process.wait(30) == 0
 
 
+def test_an_answer_whose_prompt_is_not_read_yet_is_under_way_as_well(swarm: list[Daemon]) -> None:
+    entry = swarm[2]
+    expected = Answer(entry).whole()
+    assert entry.process is not None
+    (worker,) = psutil.Process(entry.process.pid).children()
+    worker.suspend()
+    running = Answer(entry)
+    until(lambda: "intelnav_answers_total 2.0" in metrics(entry))
+    entry.process.terminate()
+    until(lambda: entry.get("/health") == {"ready": False, "reason": "this node is stopping"})
+    worker.resume()
+    assert running.whole() == expected
+    assert entry.process.wait(30) == 0
+
+
+def metrics(daemon: Daemon) -> str:
+    with daemon.client() as client:
+        return client.get("/metrics").text
+
+
 def test_a_second_signal_stops_at_once_and_an_idle_node_needs_no_second_one(swarm: list[Daemon]) -> None:
     entry = swarm[2]
     Answer(entry, 1000).under_way()
