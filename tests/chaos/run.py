@@ -181,7 +181,8 @@ class Run:
                 f"{error}; {self._damage()}; wanted {self._wanted}; {self._node.get('/status')}; {world.seen}"
             ) from None
         self.tally.settled.append(time.monotonic() - began)
-        self._spoilt.clear()
+        # What is damaged and not wanted stays so until it is.
+        self._spoilt -= {f"{layers.replace('..', '-')}.gguf" for layers in self._wanted}
         self.tally.fetched = world.sent()
 
     # What must hold.
