@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from intelnav import __version__
-from tests.nix.conftest import ROOT, Nix, missing
+from tests.nix.evaluation import ROOT, Nix, missing
 
 
 @pytest.fixture
