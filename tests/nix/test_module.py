@@ -72,6 +72,27 @@ def test_every_key_of_the_file_is_an_option_and_arrives(nix: Nix, tmp_path: Path
     assert loaded(tmp_path, rendered) == as_tree(load(written, {}))
 
 
+def test_the_example_of_the_page_holds(nix: Nix, tmp_path: Path) -> None:
+    page = (ROOT / "docs/nixos.md").read_text()
+    example = tmp_path / "flake.nix"
+    example.write_text(page.partition("```nix\n")[2].partition("```")[0])
+    done = nix(
+        *("nix-instantiate", "--eval", "--strict", "--json", "--expr"),
+        f"""
+        let found = (import {example}).outputs {{
+          nixpkgs.lib.nixosSystem = system: system;
+          intelnav.nixosModules.default = null;
+        }};
+        in (builtins.elemAt found.nixosConfigurations.host.modules 1).services.intelnav
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    definition = json.loads(done.stdout)
+    rendered = nix.render(**definition)
+    assert loaded(tmp_path, rendered)["slices"][0]["layers"] == "8..15"
+    assert rendered["allowedTCPPorts"] == [7717, 7718]
+
+
 def test_slices_of_the_nodes_own_choice(nix: Nix, tmp_path: Path) -> None:
     tree = loaded(tmp_path, nix.render({"slices": "auto", "auto": {"memory": "4 GiB", "models": ["m"]}}))
     assert tree["slices"] == "auto"
