@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check format docs-config bench sim chaos clean
+.PHONY: install demo test check format docs-config bench sim chaos site image appliance clean
 
 install: $(STAMP)
 
@@ -43,6 +43,23 @@ sim: install
 
 chaos: install
 	$(BIN)/python -m tests.chaos
+
+# From docs/, offline; a broken link is an error.
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html is the site."
+
+# Flags for `docker build`; .ci/docker-up says which ones its engine needs.
+IMAGE_FLAGS ?=
+
+image:
+	for target in node smollm2; do docker build $(IMAGE_FLAGS) --target $$target --tag intelnav:$$target \
+	    --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' intelnav/__init__.py) \
+	    --build-arg REVISION=$$(git rev-parse HEAD) . || exit 1; done
+
+# A Docker engine must answer, and `make image` must have run.
+appliance: install
+	$(BIN)/pytest -m appliance
 
 clean:
 	rm -rf build $(VENV)

@@ -175,6 +175,8 @@ class Node:
     def ready_to_answer(self) -> tuple[bool, str]:
         """Whether every slice of the config is loaded, or the first reason why not."""
         reason = "this node is stopping" if self._steering.stopping else status.unready(self._controller)
+        if not reason and self._file.config.auto is not None and not self._choice.slices:
+            reason = "slices: auto: none is picked yet"
         return not reason, reason
 
     def status(self) -> dict[str, Any]:

@@ -57,12 +57,15 @@ async def drain(entry: Entry, hops: HopService, controller: Controller, steering
     end = time.monotonic() + grace
     entry.close("this node is stopping: ask another one, or ask again once it is back")
     hops.refuse_all()
+    steering.stopping = True
+    while entry.opening and time.monotonic() < end:  # noqa: ASYNC110 - nobody tells of it
+        await anyio.sleep(_LOOK_SECONDS)
     steering.stop(grace)
     told, at = 0, 0.0
     while (left := len(entry) + len(hops)) and (now := time.monotonic()) < end:
         if left != told or now - at >= TELL_SECONDS:
             told, at = left, now
-            log.info("draining: %d answers left, %.0f s at most", left, end - now)
+            log.info("draining: %d answer%s left, %.0f s at most", left, "s" * (left != 1), end - now)
         await anyio.sleep(_LOOK_SECONDS)
     with anyio.move_on_after(_LAST_SECONDS):
         await controller.emptied()

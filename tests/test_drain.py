@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from intelnav.cli.swarm_nodes import free_ports
+from intelnav.store.embedded import embedded_model
 from tests.daemons import Daemon, Json, daemons
 from tests.waiting import until
 
@@ -60,16 +62,17 @@ def hosts(entry: Daemon) -> set[str]:
 class Answer(threading.Thread):
     """An answer that is streamed; `events` are what came so far."""
 
-    def __init__(self, entry: Daemon, tokens: int = TOKENS) -> None:
+    def __init__(self, entry: Daemon, tokens: int = TOKENS, model: str = "smollm2") -> None:
         super().__init__(daemon=True)
         self.entry = entry
+        self.model = model
         self.tokens = tokens
         self.events: list[str] = []
         self.start()
 
     def run(self) -> None:
         body = {
-            "model": "smollm2",
+            "model": self.model,
             "prompt": PROMPT,
             "temperature": 0,
             "max_tokens": self.tokens,
@@ -142,6 +145,44 @@ def test_a_slice_is_given_up_under_load_and_no_answer_is_hurt(swarm: list[Daemon
     assert leaving.status()["sessions"] == 0
 
 
+def test_edits_of_one_slice_change_no_answer_through_the_other_two(tmp_path: Path) -> None:
+    # The same weights under another name are another model.
+    renamed = tmp_path / "renamed.gguf"
+    renamed.write_bytes(embedded_model().read_bytes().replace(b"Smollm2 135M", b"Smollm2 136M", 1))
+    kept = [{"model": MODEL, "layers": LAYERS}, {"model": str(renamed), "layers": "16..30"}]
+    (port,) = free_ports(1)
+    network = {"listen": f"127.0.0.1:{port}"}
+    with daemons(tmp_path, "host", "entry") as (host, entry):
+        host.configure(slices=[*kept, {"model": MODEL, "layers": "2..4"}], network=network)
+        entry.configure(
+            entry=[
+                {"model": MODEL, "layers": "0..8", "name": "one"},
+                {"model": str(renamed), "layers": "0..16", "name": "two"},
+            ],
+            network={"listen": "none", "bootstrap": [f"127.0.0.1:{port}"]},
+        )
+        for daemon in (host, entry):
+            daemon.start()
+        for daemon in (host, entry):
+            daemon.until_ready()
+        for name in ("one", "two"):
+            until(lambda name=name: (entry.get(f"/route/{name}") or {}).get("routes", []) != [])  # type: ignore[misc]
+        expected = [Answer(entry, model=name).whole() for name in ("one", "two")]
+        running = [Answer(entry, 3 * TOKENS, name).under_way() for name in ("one", "two")]
+        for edited in (["4..6"], ["4..6", "2..4"], []):
+            host.configure(
+                slices=[*kept, *({"model": MODEL, "layers": layers} for layers in edited)], network=network
+            )
+            host.until(
+                lambda status, edited=edited: (  # type: ignore[misc]
+                    [part["layers"] for part in status["slices"]] == [LAYERS, "16..30", *edited]
+                    and all(part["state"] == "ready" for part in status["slices"])
+                )
+            )
+        assert all(answer.is_alive() for answer in running)
+        assert [answer.whole()[:TOKENS] for answer in running] == expected
+
+
 def test_a_wedged_session_does_not_outlive_the_grace(swarm: list[Daemon]) -> None:
     entry = swarm[2]
     running = Answer(entry, 1000).under_way()
@@ -170,7 +211,7 @@ def test_a_host_that_is_told_to_stop_sees_its_answers_out(swarm: list[Daemon]) -
     assert Answer(entry, 4).end()["intelnav"]["chain"][-1]["peer"] == staying.peer
     running.whole()
     assert leaving.process.wait(30) == 0
-    assert "draining: 1 answers left, 30 s at most" in leaving.log
+    assert "draining: 1 answer left, 30 s at most" in leaving.log
 
 
 def test_an_entry_that_is_told_to_stop_refuses_questions_and_ends_its_answers(swarm: list[Daemon]) -> None:
@@ -187,6 +228,26 @@ def test_an_entry_that_is_told_to_stop_refuses_questions_and_ends_its_answers(sw
     assert health.status_code == 503
     running.whole()
     assert entry.process.wait(30) == 0
+
+
+def test_an_answer_whose_prompt_is_not_read_yet_is_under_way_as_well(swarm: list[Daemon]) -> None:
+    entry = swarm[2]
+    expected = Answer(entry).whole()
+    assert entry.process is not None
+    (worker,) = psutil.Process(entry.process.pid).children()
+    worker.suspend()
+    running = Answer(entry)
+    until(lambda: "intelnav_answers_total 2.0" in metrics(entry))
+    entry.process.terminate()
+    until(lambda: entry.get("/health") == {"ready": False, "reason": "this node is stopping"})
+    worker.resume()
+    assert running.whole() == expected
+    assert entry.process.wait(30) == 0
+
+
+def metrics(daemon: Daemon) -> str:
+    with daemon.client() as client:
+        return client.get("/metrics").text
 
 
 def test_a_second_signal_stops_at_once_and_an_idle_node_needs_no_second_one(swarm: list[Daemon]) -> None:

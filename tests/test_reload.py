@@ -10,6 +10,7 @@ import psutil
 import pytest
 import yaml
 
+from intelnav.cli.swarm_nodes import free_ports
 from tests.daemons import Daemon, Json, daemons
 from tests.hub import serving
 from tests.models import tiny_model
@@ -290,3 +291,28 @@ def test_an_idle_node_that_is_ready_does_next_to_nothing(node: Daemon, model: Pa
     after = process.cpu_times()
     # The aim is 0.5 %; a machine that is busy with other tests makes each turn dearer.
     assert after.user + after.system - before.user - before.system < 0.02 * SECONDS
+
+
+def test_peers_and_entries_of_an_edit_count_at_once(tmp_path: Path, model: Path) -> None:
+    with daemons(tmp_path, "host", "entry") as (host, entry):
+        (port,) = free_ports(1)
+        start(host, **hosting(model, "2..6") | {"network": {"listen": f"127.0.0.1:{port}"}})
+        start(entry, network={"listen": "none"})
+        assert entry.get("/v1/models") == {"object": "list", "data": []}
+        peer = {
+            "id": host.peer,
+            "address": f"127.0.0.1:{port}",
+            "slices": [{"model": str(model), "layers": "2..6"}],
+        }
+        entry.configure(
+            entry=[{"model": str(model), "layers": "0..2", "name": "tiny"}],
+            network={"listen": "none", "peers": [peer]},
+        )
+        entry.until(lambda status: [each["state"] for each in status["entry"]] == ["ready"])
+        answer = entry.ask("a", "tiny", 4)
+        assert [hop["layers"] for hop in answer["intelnav"]["chain"]] == ["0..2", "2..6"]
+        entry.configure(network={"listen": "none", "peers": [peer]})
+        entry.until(lambda status: status["entry"] == [] and status["slices"] == [])
+        with entry.client() as client:
+            refused = client.post("/v1/completions", json={"model": "tiny", "prompt": "a"})
+        assert refused.status_code == 404

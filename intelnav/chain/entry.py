@@ -62,6 +62,7 @@ class Entry:
         self._own = own
         self._closed = ""
         self._running = 0
+        self._opening: set[object] = set()
         self._discovery = discovery
         self._rings = rings
         self.figures = EntryFigures()
@@ -69,6 +70,11 @@ class Entry:
     def __len__(self) -> int:
         """How many answers are under way."""
         return self._running
+
+    @property
+    def opening(self) -> int:
+        """How many of them hold no sequence of their front yet, so that nothing tells that it is in use."""
+        return len(self._opening)
 
     def close(self, reason: str) -> None:
         """Refuse new questions from now on, with PeerError `draining`; answers under way go on."""
@@ -93,12 +99,15 @@ class Entry:
         figures = self.figures
         figures.answers += 1
         self._running += 1
+        opening = object()
+        self._opening.add(opening)
         try:
             model = self._find(request.model)
             cid, front = model.cid(), model.front()
             prompt = await _tokens(front, request)
             async with AsyncExitStack() as stack:
                 chain = await self._open(stack, model, front, prompt, request)
+                self._opening.discard(opening)
                 stack.callback(self._learn, cid, chain)
                 yield await stack.enter_async_context(
                     aclosing(_generate(chain, front, prompt, request, started, figures))
@@ -107,6 +116,7 @@ class Entry:
             figures.failures[error.code] += 1
             raise
         finally:
+            self._opening.discard(opening)
             self._running -= 1
 
     async def preview(self, name: str, count: int = 1) -> dict[str, Any]:

@@ -256,7 +256,9 @@ class HopService:
             self.figures.ended[code] += 1
             # A peer's own words are left out: it knows tokens or activations, and could put them there.
             why = reason if told_by is None else "a peer's end of it"
-            log.info("a session ends, %s: %s", code, why, extra=_about(session))
+            # Anybody can ask and be refused, as often as they like; that is counted, and fills no log.
+            level = logging.DEBUG if session.served is None else logging.INFO
+            log.log(level, "a session ends, %s: %s", code, why, extra=_about(session))
             for link in sorted(session.links() - {told_by}, key=lambda link: link is not session.entry):
                 link.send(AbortSession(session.init.session, code, reason))
 

@@ -1,7 +1,10 @@
 """The `intelnav` command."""
 
+from typing import Annotated
+
 import typer
 
+from intelnav import __version__
 from intelnav.cli.ask import ask
 from intelnav.cli.chat import chat
 from intelnav.cli.config import config
@@ -40,6 +43,20 @@ app.add_typer(models, name="models")
 app.add_typer(seeds, name="seeds")
 app.add_typer(service, name="service")
 app.add_typer(swarm, name="swarm")
+
+
+def _show(version: bool) -> None:
+    if version:
+        print(f"intelnav {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_show, is_eager=True, help="Show the version.")]
+
+
+@app.callback()
+def _options(version: Version = False) -> None:
+    pass
 
 
 def main() -> None:

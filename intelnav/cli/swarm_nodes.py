@@ -144,7 +144,8 @@ def _host(plan: Plan, member: Member, members: list[Member]) -> dict[str, Any]:
 
 def _spawned(member: Member) -> subprocess.Popen[bytes]:
     """The node's process, in a session of its own: Ctrl-C here does not reach it, and it outlives us."""
-    command = [sys.executable, "-m", "intelnav.node", "--config", str(member.config)]
+    # -P: what is installed, and not a checkout that this happens to be started in.
+    command = [sys.executable, "-P", "-m", "intelnav.node", "--config", str(member.config)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("INTELNAV_")}
     environment[MARK] = member.mark
     with member.log.open("wb") as log:

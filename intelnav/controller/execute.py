@@ -27,7 +27,7 @@ from intelnav.controller.state import (
     Unload,
     Withdraw,
 )
-from intelnav.domain.errors import ConfigError, ContentError, EngineError, IntelNavError
+from intelnav.domain.errors import ContentError, EngineError, IntelNavError
 from intelnav.domain.job import JobProgress
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceEngine
@@ -69,6 +69,8 @@ class Executor:
         log.debug("%s: %s (%s)", type(action).__name__.lower(), kept, action.reason)
         match action:
             case Bring():
+                # Before anything else makes room for itself.
+                self._shelf.wanted |= self._bytes_of(kept)
                 self._begin(kept, "finding", self._bring, tasks)
             case Load(room=room):
                 kept.room = room
@@ -112,8 +114,11 @@ class Executor:
             except FileNotFoundError:
                 # A worker that has it open goes on.
                 self._lost_file(kept, file, f"{file.path} is gone")
-            except (IntelNavError, OSError) as error:
+            except IntelNavError as error:
                 self._lost_file(kept, file, str(error), changed=True)
+            except OSError as error:
+                # It cannot be told now.
+                log.warning("%s: %s", kept, error)
             else:
                 if kept.file is file:
                     kept.file = found
@@ -170,9 +175,10 @@ class Executor:
             with kept.work:
                 try:
                     engine = await self._started(stack, kept, file)
-                except (ConfigError, ContentError):
-                    # Not what it was when it came: it is looked at again, and brought again if need be.
-                    kept.file = None
+                except IntelNavError as error:
+                    if isinstance(error, ContentError) or not await to_thread.run_sync(file.path.exists):
+                        # Not what it was when it came: it is looked at again, and brought again if need be.
+                        kept.file = None
                     raise
                 kept.engine, kept.since, kept.doing = engine, time.monotonic(), None
                 log.info("%s are loaded", kept)
@@ -214,9 +220,12 @@ class Executor:
 
     def _let_go(self, kept: Kept) -> None:
         """The bytes of a slice may go, unless another name stands for the same ones."""
-        held = {(each.model.cid, each.layers) for each in self.slices.values() if each.model is not None}
-        if kept.model is not None and kept.layers is not None and (kept.model.cid, kept.layers) not in held:
-            self._shelf.wanted.discard((kept.model.cid, kept.layers))
+        self._shelf.wanted -= self._bytes_of(kept).difference(*map(self._bytes_of, self.slices.values()))
+
+    def _bytes_of(self, kept: Kept) -> set[tuple[str, LayerRange]]:
+        """What a slice takes of the store, as far as that is known."""
+        cid = kept.model.cid if kept.model is not None else self._shelf.cid_of(kept.name.model)
+        return {(cid, kept.layers)} if cid is not None and kept.layers is not None else set()
 
 
 async def _lost(engine: SliceProcess) -> None:

@@ -121,9 +121,16 @@ class Shelf:
         found = await to_thread.run_sync(self._names.find, ref)
         if isinstance(found, Manifest):
             return _whole(found)
-        if found is not None and found.origin == EMBEDDED:
-            return await self._at(embedded_model(), note)
         cid = ref.value if ref.kind == "cid" else found.cid if found is not None else None
+        if found is not None and found.origin == EMBEDDED:
+            try:
+                path = embedded_model()
+            except ConfigError:
+                # Peers may have what is not installed here.
+                if cid is None or not await self._peers(cid):
+                    raise
+            else:
+                return await self._at(path, note)
         if cid is not None:
             return _whole(await self._manifest(cid, note))
         origin = ModelRef.parse(found.origin) if found is not None else ref

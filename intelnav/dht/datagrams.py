@@ -5,14 +5,13 @@ has at least 600 bytes and an answer at most 1,200, so nobody can be made to sen
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from intelnav.dht import contacts
 from intelnav.dht.contacts import PUBLIC_KEY, Contact
 from intelnav.dht.keys import KEY_BYTES
-from intelnav.dht.records import MAX_RECORD
-from intelnav.dht.storage import CURSOR_BYTES
+from intelnav.dht.records import MARK_BYTES, MAX_RECORD
 from intelnav.dht.tokens import TOKEN_BYTES
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import Identity, PeerId
@@ -30,23 +29,33 @@ _KEY_AT = len(_MAGIC) + 1 + ID_BYTES
 _SIGNATURE_AT = _KEY_AT + PUBLIC_KEY
 _BODY_AT = _SIGNATURE_AT + 64
 _SIGNED = b"intelnav-dht/1:"
-# Of an answer, what is there besides contacts and records, rounded up: head, token, cursor, digest, address.
-ANSWER_HEAD = _BODY_AT + 132
-ROOM = MAX_DATAGRAM - ANSWER_HEAD
+SEED_BYTES = 8
+# As many as there are records under a key.
+MARKS = 64
+# What a list of records, and the flag that an answering client adds, take besides the records and their lengths.
+_LIST_HEAD = 10
+_CLIENT_FLAG = 8
+_LENGTH = 3
+# For the records of an answer without anything else, to an IPv6 address.
+PAGE_ROOM = MAX_DATAGRAM - _BODY_AT - 24 - _LIST_HEAD - _CLIENT_FLAG
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """Asks for something about `target`; `query` says what.
 
-    `ping`: a sign of life. `find`: contacts near the target. `get`: the same, and the records there from `cursor` on.
-    `page`: only those. `add`: to keep `record`, with the token that the asked node gave last. `client` says that the
-    sender cannot be reached unasked, and is to enter no table.
+    `ping`: a sign of life. `find`: contacts near the target. `get`: the same, and records there, in the order of their
+    marks with `seed` from `place` on, without those that are `known`. `page`: the records whose marks are `wanted`.
+    `add`: to keep `record`, with the token that the asked node gave last. `client` says that the sender cannot be
+    reached unasked, and is to enter no table.
     """
 
     query: str
     target: bytes | None = None
-    cursor: bytes | None = None
+    seed: bytes | None = None
+    place: bytes | None = None
+    known: tuple[bytes, ...] = ()
+    wanted: tuple[bytes, ...] = ()
     record: bytes | None = None
     token: bytes | None = None
     client: bool = False
@@ -56,15 +65,14 @@ class Request:
 class Answer:
     """What came back. `you` is the address that the request came from, `stored` what became of an `add`.
 
-    `cursor` and `digest` are those of a `storage.Page`.
+    `more` are the marks of the records that are there besides the known ones and those shown.
     """
 
     you: tuple[str, int]
     token: bytes | None = None
     contacts: tuple[Contact, ...] = ()
     records: tuple[bytes, ...] = ()
-    cursor: bytes | None = None
-    digest: bytes = bytes(8)
+    more: tuple[bytes, ...] = ()
     stored: str | None = None
     client: bool = False
 
@@ -99,10 +107,18 @@ def _octets_up_to(longest: int) -> Field:
     return Field(read)
 
 
+def _read_marks(value: Any) -> tuple[bytes, ...]:
+    if type(value) is not bytes or len(value) % MARK_BYTES or len(value) > MARKS * MARK_BYTES:
+        raise ValueError(f"must be at most {MARKS} marks of {MARK_BYTES} bytes each, joined")
+    return tuple(value[at : at + MARK_BYTES] for at in range(0, len(value), MARK_BYTES))
+
+
 _ADDRESS = Field(contacts.unpack_address, lambda address: contacts.pack_address(*address))
 _CONTACT = Field(contacts.unpack, contacts.pack)
 _TARGET = f.octets(KEY_BYTES)
-_CURSOR = f.octets(CURSOR_BYTES)
+_SEED = f.octets(SEED_BYTES)
+_MARK = f.octets(MARK_BYTES)
+_MARKS = Field(_read_marks, b"".join)
 _TOKEN = f.octets(TOKEN_BYTES)
 _RECORD = _octets_up_to(MAX_RECORD)
 _FLAG = Field(_read_flag)
@@ -112,8 +128,8 @@ _ASKED = {"client": optional(_FLAG, False)}
 _QUERIES: dict[str, dict[str, Field]] = {
     "ping": _ASKED,
     "find": {"target": _TARGET, **_ASKED},
-    "get": {"target": _TARGET, "cursor": _CURSOR, **_ASKED},
-    "page": {"target": _TARGET, "cursor": _CURSOR, **_ASKED},
+    "get": {"target": _TARGET, "seed": _SEED, "place": _MARK, "known": optional(_MARKS, ()), **_ASKED},
+    "page": {"target": _TARGET, "seed": _SEED, "wanted": _MARKS, **_ASKED},
     "add": {"target": _TARGET, "record": _RECORD, "token": _TOKEN, **_ASKED},
 }
 _ANSWERED: dict[str, Field] = {
@@ -121,8 +137,7 @@ _ANSWERED: dict[str, Field] = {
     "token": optional(_TOKEN),
     "contacts": optional(f.sequence(_CONTACT, 28), ()),
     "records": optional(f.sequence(_RECORD, 28), ()),
-    "cursor": optional(_CURSOR),
-    "digest": optional(f.octets(8), bytes(8)),
+    "more": optional(_MARKS, ()),
     "stored": optional(f.NAME),
     "client": optional(_FLAG, False),
 }
@@ -171,9 +186,15 @@ def decode(data: bytes) -> Datagram:
     return Datagram(id_of(data), data[_KEY_AT:_SIGNATURE_AT], content, data)
 
 
-def packed_size(found: Iterable[Contact]) -> int:
-    """How many bytes of an answer these contacts take."""
-    return sum(len(contacts.pack(contact)) + 2 for contact in found)
+def with_records(answer: Answer, offered: Iterable[bytes]) -> Answer:
+    """The answer with as many of the records as fit, in their order; one that is too big leaves its place to others."""
+    room = MAX_DATAGRAM - _BODY_AT - len(cbor.dump(_written(_ANSWERED, answer))) - _LIST_HEAD - _CLIENT_FLAG
+    records = []
+    for data in offered:
+        if len(data) + _LENGTH <= room:
+            room -= len(data) + _LENGTH
+            records.append(data)
+    return replace(answer, records=tuple(records))
 
 
 def _read_request(entries: dict[str, Any]) -> Request:

@@ -1,11 +1,13 @@
 """How a node answers what others ask of it. Nothing else can be asked, and every check comes before what it saves."""
 
+from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 
 from intelnav.dht.contacts import Contact
-from intelnav.dht.datagrams import ROOM, Answer, Datagram, Request, packed_size
-from intelnav.dht.records import MAX_RECORD, parse_record
+from intelnav.dht.datagrams import Answer, Datagram, Request, with_records
+from intelnav.dht.records import mark_of, parse_record
 from intelnav.dht.storage import Storage
 from intelnav.dht.tokens import Tokens
 from intelnav.domain.errors import Code, PeerError
@@ -14,9 +16,6 @@ Nearest = Callable[[bytes, int], list[Contact]]
 Check = Callable[[Datagram], bool]
 
 CONTACTS = 8
-
-# Contacts take no more of an answer than leaves room for a record of any size.
-_CONTACT_ROOM = ROOM - MAX_RECORD - 3
 
 
 class Stored(StrEnum):
@@ -61,19 +60,33 @@ class Handlers:
         return self._near(datagram.key, request, sender, now)
 
     def _near(self, asking: bytes, request: Request, sender: tuple[str, int], now: float) -> Answer:
-        target, cursor = request.target, request.cursor
-        assert target is not None
-        token = self._tokens.give(*sender, now)
-        contacts: list[Contact] = []
-        if request.query != "page":
-            found = self._nearest(target, self._contacts + 1)
-            contacts = [contact for contact in found if contact.key != asking][: self._contacts]
-            while packed_size(contacts) > _CONTACT_ROOM:
-                contacts.pop()
-        if cursor is None:
-            return Answer(sender, token, tuple(contacts))
-        page = self._storage.page(target, cursor, ROOM - packed_size(contacts), now)
-        return Answer(sender, token, tuple(contacts), page.records, page.cursor, page.digest)
+        assert request.target is not None
+        if request.query == "page":
+            return self._page(request, sender, now)
+        found = self._nearest(request.target, self._contacts + 1)
+        contacts = tuple(contact for contact in found if contact.key != asking)[: self._contacts]
+        answer = Answer(sender, self._tokens.give(*sender, now), contacts)
+        if request.query == "find":
+            return answer
+        assert request.place is not None
+        marked = self._marked(request, now)
+        left = sorted(marked.keys() - set(request.known))
+        start = bisect_left(left, request.place)
+        left = left[start:] + left[:start]
+        answer = with_records(replace(answer, more=tuple(left)), [marked[mark] for mark in left])
+        shown = set(answer.records)
+        return replace(answer, more=tuple(mark for mark in left if marked[mark] not in shown))
+
+    def _page(self, request: Request, sender: tuple[str, int], now: float) -> Answer:
+        marked = self._marked(request, now)
+        return with_records(Answer(sender), [marked[mark] for mark in request.wanted if mark in marked])
+
+    def _marked(self, request: Request, now: float) -> dict[bytes, bytes]:
+        """What is kept under the target, by marks."""
+        assert request.target is not None
+        assert request.seed is not None
+        records = self._storage.records(request.target, now)
+        return {mark_of(record, request.seed): record.data for record in records}
 
     def _add(
         self, datagram: Datagram, request: Request, sender: tuple[str, int], now: float

@@ -4,6 +4,7 @@ A record's bytes are kept and passed on as they came, never written anew.
 """
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from intelnav.dht.keys import KEY_BYTES, MODELS_KEY, RELAY_KEY, peer_key
@@ -22,6 +23,7 @@ TTL_SECONDS = 30 * 60
 SKEW_SECONDS = 2 * 60
 MAX_SLICES = 32
 MAX_LOAD = 1.0
+MARK_BYTES = 6
 
 _SIGNED = b"intelnav-advert/1:"
 
@@ -156,6 +158,11 @@ def parse_record(data: object, key: bytes, now: float) -> Record:
     if not (offer.withdraws or offer.addresses):
         raise PeerError(Code.BAD_REQUEST, "the record offers something at no address")
     return Record(key, peer, common["seq"], common["expires"], offer, body, signature, data)
+
+
+def mark_of(record: Record, seed: bytes) -> bytes:
+    """6 bytes that stand for the record with whoever chose `seed`, at random: no two records can be made for it."""
+    return blake2b(record.peer.key + record.seq.to_bytes(8, "big"), key=seed, digest_size=MARK_BYTES).digest()
 
 
 def _check_time(expires: int, now: float) -> None:

@@ -1,9 +1,8 @@
-"""The records that a node keeps for others: merged, expiring, bounded, and read in pages ([A4], [A6])."""
+"""The records that a node keeps for others: merged, expiring and bounded ([A4], [A6])."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from heapq import heappop, heappush
 
 from intelnav.dht.contacts import network_of, owner_of
@@ -12,11 +11,7 @@ from intelnav.dht.records import Record
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import PeerId
 
-CURSOR_BYTES = 16
-_HALF = CURSOR_BYTES // 2
 _SPARE_EXPIRIES = 1024
-# The digest that stands for none at all.
-NO_RECORDS = bytes(_HALF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +26,6 @@ class StorageLimits:
     address: int = 256
     network: int = 1024
     key_network: int = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some of a key's records, in an order that differs from reader to reader.
-
-    `cursor` asks for the rest, None if there is none. `digest` tells the whole set from others, so that a reader who
-    has read the same elsewhere need not do so again.
-    """
-
-    records: tuple[bytes, ...]
-    cursor: bytes | None
-    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +46,6 @@ class Storage:
         self._own = own
         self._limits = limits or StorageLimits()
         self._keys: dict[bytes, dict[PeerId, _Kept]] = {}
-        self._digests: dict[bytes, bytes] = {}
         self._owners: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
         self._expiry: list[tuple[int, bytes, PeerId, int]] = []
@@ -123,36 +104,9 @@ class Storage:
         kept[record.peer] = entry
         self._owners[entry.owner] += 1
         self._networks[entry.network] += 1
-        self._digests.pop(record.key, None)
         heappush(self._expiry, (record.expires, record.key, record.peer, record.seq))
         if len(self._expiry) > self._expiry_limit:
             self._forget_replaced()
-
-    def page(self, key: bytes, cursor: bytes, room: int, now: float) -> Page:
-        """Records under `key` from `cursor` on, as many as fit in `room` bytes, at least one if there is any.
-
-        A cursor is 8 random bytes, which choose the order, and a place in that order: 8 bytes, at first any, all zero
-        for the beginning.
-        """
-        self.expire(now)
-        kept = self._keys.get(key)
-        if not kept:
-            return Page((), None, NO_RECORDS)
-        seed, after = cursor[:_HALF], cursor[_HALF:]
-        order = sorted((_position(seed, peer), peer) for peer in kept)
-        left = [(position, peer) for position, peer in order if position > after]
-        records: list[bytes] = []
-        last = after
-        for position, peer in left:
-            data = kept[peer].record.data
-            # A record's length takes at most three bytes in CBOR.
-            if records and len(data) + 3 > room:
-                break
-            records.append(data)
-            room -= len(data) + 3
-            last = position
-        more = seed + last if len(records) < len(left) else None
-        return Page(tuple(records), more, self._digest(key, kept))
 
     def records(self, key: bytes, now: float) -> Iterator[Record]:
         """Every record under `key`."""
@@ -183,7 +137,6 @@ class Storage:
             counter[name] -= 1
             if not counter[name]:
                 del counter[name]
-        self._digests.pop(key, None)
         if not self._keys[key]:
             del self._keys[key]
 
@@ -203,22 +156,3 @@ class Storage:
             (peer for peer, each in kept.items() if each.network == crowd),
             key=lambda peer: kept[peer].record.expires,
         )
-
-    def _digest(self, key: bytes, kept: dict[PeerId, _Kept]) -> bytes:
-        digest = self._digests.get(key)
-        if digest is None:
-            digest = digest_of(each.record for each in kept.values())
-            self._digests[key] = digest
-        return digest
-
-
-def digest_of(records: Iterable[Record]) -> bytes:
-    """8 bytes that tell one set of records from another."""
-    hasher = blake2b(digest_size=_HALF)
-    for peer, seq in sorted((record.peer, record.seq) for record in records):
-        hasher.update(peer.key + seq.to_bytes(8, "big"))
-    return hasher.digest()
-
-
-def _position(seed: bytes, peer: PeerId) -> bytes:
-    return blake2b(peer.key, key=seed, digest_size=_HALF).digest()

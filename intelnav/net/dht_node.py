@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from intelnav.dht.contacts import Contact
-from intelnav.dht.datagrams import MIN_REQUEST, Answer, Datagram, Request
+from intelnav.dht.datagrams import MIN_REQUEST, SEED_BYTES, Answer, Datagram, Request
 from intelnav.dht.handlers import Handlers, Stored
 from intelnav.dht.keys import distance, node_id
 from intelnav.dht.limits import Silences
 from intelnav.dht.lookup import Ask, Holder, Lookup, LookupLimits
 from intelnav.dht.records import Record
-from intelnav.dht.storage import CURSOR_BYTES, Storage, StorageLimits
+from intelnav.dht.storage import Storage, StorageLimits
 from intelnav.dht.tokens import Tokens
 from intelnav.domain.advert import Address
 from intelnav.domain.durations import Durations
@@ -42,11 +42,12 @@ class DhtSettings:
 
     Every `rejoin_seconds` some `rejoin_contacts` that are in no bucket are tried again, of those who answered once and
     the bootstrap addresses; every `refresh_seconds` all of these addresses, and the neighbourhood and one bucket are
-    looked up. A record is sent once more if its holder says nothing for `add_seconds`. `join_seconds` is how long the
-    start waits for anybody.
+    looked up; `visit` limits what only is to meet the contacts there. A record is sent once more if its holder says
+    nothing for `add_seconds`. `join_seconds` is how long the start waits for anybody.
     """
 
     lookup: LookupLimits = field(default_factory=LookupLimits)
+    visit: LookupLimits = field(default_factory=lambda: LookupLimits(requests=8))
     storage: StorageLimits = field(default_factory=StorageLimits)
     reply_seconds: float = 2.0
     add_seconds: float = 0.6
@@ -125,8 +126,8 @@ class DhtNode:
         kept = await asyncio.gather(*(self._add(holder, record) for holder in holders))
         return sum(kept) + self._keep(record, holders)
 
-    async def lookup(self, target: bytes, *, records: bool) -> Lookup:
-        """Walk to `target`; the finished lookup."""
+    async def lookup(self, target: bytes, *, records: bool, limits: LookupLimits | None = None) -> Lookup:
+        """Walk to `target`, within the settings' limits or others; the finished lookup."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         lookup = Lookup(
@@ -134,9 +135,9 @@ class DhtNode:
             self.table.nearest(target, START),
             started,
             own=self.identity.peer.key,
-            seed=os.urandom(CURSOR_BYTES // 2) if records else None,
+            seed=os.urandom(SEED_BYTES) if records else None,
             unix=time.time(),
-            limits=self.settings.lookup,
+            limits=limits or self.settings.lookup,
             is_left_alone=lambda contact: self._silences.is_left_alone(contact.address, loop.time()),
         )
         heard = asyncio.Event()
@@ -175,8 +176,7 @@ class DhtNode:
             self._pinged.add(address)
 
     def _send_ask(self, lookup: Lookup, ask: Ask, heard: asyncio.Event) -> None:
-        client = self.reach.stays_out_of_tables
-        request = Request(ask.query, lookup.target, ask.cursor, client=client)
+        request = replace(ask.request, client=self.reach.stays_out_of_tables)
 
         def answered(contact: Contact, answer: Answer) -> None:
             self._met(contact, answer)

@@ -11,13 +11,15 @@ from kademlia.node import Node
 from kademlia.routing import KBucket, RoutingTable
 
 from intelnav.dht.contacts import Contact, nearest, network_of
-from intelnav.dht.keys import node_id
+from intelnav.dht.keys import KEY_BYTES, node_id
 
 BUCKET = 8
 # Of one /24 in one bucket, so that whoever has many addresses in it cannot fill it.
 PER_NETWORK = 3
 # One lost datagram is no dead node. After the first failure it is no longer passed on, after the second it is gone.
 FAILURES = 2
+# A part of the DHT of which a node knows fewer is one that walks through it may not get into.
+ENOUGH = 2
 # The package splits a bucket that this node is not in, too, until its depth is a multiple of this.
 _DEPTH_STEP = 5
 
@@ -90,6 +92,23 @@ class Table:
     def buckets(self) -> list[tuple[int, int]]:
         """The ranges of ids, from and to, for which there is a bucket."""
         return [bucket.range for bucket in self._table.buckets]
+
+    def thin_parts(self) -> list[tuple[int, int]]:
+        """The ranges of ids, from and to, of which this node knows too few contacts though there must be more.
+
+        A part is all ids that share so many first bits with the own id and no more. Those with the eight nearest
+        contacts and beyond have hardly anybody else in them.
+        """
+        me = self._me.long_id
+        distances = sorted(contact.place ^ me for contact in self.contacts())
+        known = Counter(distance.bit_length() for distance in distances)
+        near = distances[min(BUCKET, len(distances)) - 1].bit_length() if distances else 8 * KEY_BYTES
+        parts = []
+        for bits in range(8 * KEY_BYTES, near, -1):
+            if known[bits] < ENOUGH:
+                low = (me >> (bits - 1) ^ 1) << (bits - 1)
+                parts.append((low, low + (1 << (bits - 1)) - 1))
+        return parts
 
     def _bucket(self, contact: Contact) -> KBucket:
         return self._table.buckets[self._table.get_bucket_for(Node(contact.id))]

@@ -66,11 +66,12 @@ class Upkeep:
         longest = self._settings.rejoin_seconds
         alone = ALONE_SECONDS
         while True:
-            self._news.clear()
             with anyio.move_on_after(jittered(longest if len(self._node.table) else min(alone, longest))):
                 await self._news.wait()
                 await anyio.sleep(NEWS_SECONDS)
             alone = ALONE_SECONDS if len(self._node.table) else min(2 * alone, longest)
+            # What is added from now on is not among what this tries.
+            self._news.clear()
             await self.join()
 
     async def join(self) -> None:
@@ -96,15 +97,25 @@ class Upkeep:
                     await node.lookup(node.id, records=False)
 
     async def refresh(self) -> None:
-        """Look up the own neighbourhood, and a place in one of the buckets, so that each is visited in time."""
+        """Look up the own neighbourhood, and visit one of the buckets and every part of which too little is known.
+
+        A new node has met those near its own id and the way to them, and could not lead anybody elsewhere.
+        """
         present = self._present()
         for address in await self._resolved():
             if address not in present:
                 self._node.ping(address, None)
         await self._node.lookup(self._node.id, records=False)
-        low, high = random.choice(self._node.table.buckets())
-        place = random.randint(low, min(high, _HIGHEST))
-        await self._node.lookup(place.to_bytes(KEY_BYTES, "big"), records=False)
+        await self._visit(*random.choice(self._node.table.buckets()))
+        for part in self._node.table.thin_parts():
+            # On the way to others, those of this one may have been met.
+            if part in self._node.table.thin_parts():
+                await self._visit(*part)
+
+    async def _visit(self, low: int, high: int) -> None:
+        """Meet some who are in this range of ids."""
+        place = random.randint(low, min(high, _HIGHEST)).to_bytes(KEY_BYTES, "big")
+        await self._node.lookup(place, records=False, limits=self._settings.visit)
 
     def _present(self) -> set[tuple[str, int]]:
         """The addresses that need not be tried: those in the table, and the own one."""

@@ -267,6 +267,37 @@ async def test_a_model_that_is_all_here_needs_no_route(asking: Make, load: Load)
     assert await nodes.entry.preview("tiny") == {"layers": None, "missing": [], "problem": "", "routes": []}
 
 
+async def test_an_entry_that_closes_lets_its_answers_end_and_takes_no_more(asking: Make) -> None:
+    entry = (await asking("2..6")).entry
+    async with entry.answer(Request("tiny", prompt=PROMPT, max_tokens=4)) as answer:
+        await anext(answer)
+        assert len(entry) == 1
+        entry.close("this node is stopping")
+        entry.serves = []
+        with pytest.raises(PeerError, match="is stopping") as refusal:
+            async with entry.answer(Request("tiny", prompt=PROMPT)):
+                pass
+        assert refusal.value.code == Code.DRAINING
+        *_, last = [item async for item in answer]
+        assert isinstance(last, Ending)
+        assert last.tokens == 4
+    assert len(entry) == 0
+
+
+async def test_a_front_that_is_loaded_anew_is_not_listed_and_refuses_for_a_while(asking: Make) -> None:
+    entry = (await asking("2..6")).entry
+
+    def draining() -> SliceEngine:
+        raise PeerError(Code.DRAINING, "it is loaded anew")
+
+    entry.serves = [replace(entry.serves[0], front=draining)]
+    assert entry.models() == []
+    with pytest.raises(PeerError, match="loaded anew"):
+        async with entry.answer(Request("tiny", prompt=PROMPT)):
+            pass
+    assert len(entry) == 0
+
+
 async def test_a_ring_that_falls_silent_makes_all_its_hops_suspects(
     asking: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

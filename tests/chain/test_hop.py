@@ -175,6 +175,39 @@ async def test_a_bad_forward_ends_its_own_session_only(
     assert await client.answer(sid(3)) == alone
 
 
+async def test_what_drains_opens_no_session_and_says_so(tail: SliceProcess, cid: str) -> None:
+    async with hosting({cid: tail}, seed=1, draining=[cid]) as node:
+        client = await Client(2, node, cid).connect()
+        client.link.send(client.init(sid(1)))
+        assert await client.aborted() == Code.DRAINING
+        # Of other layers it has no more than any node.
+        client.link.send(client.init(sid(2), layers=LayerRange(2, 6)))
+        assert await client.aborted() == Code.NOT_HOSTING
+        await client.peers.close()
+
+
+async def test_the_sessions_of_one_engine_are_shown_and_ended(client: Client, node: Hosted) -> None:
+    await client.open(sid(1))
+    await client.answer(sid(1), steps=2)
+    (running,) = node.hops.running(node.engine)
+    own = client.peers.own
+    assert (running.session, running.entry, running.prev, running.next) == (sid(1), own, own, None)
+    assert running.tokens == 2
+    assert running.seconds >= 0
+    node.hops.end_in(node.engine, "given up")
+    assert await client.aborted() == Code.DRAINING
+    assert node.hops.running(node.engine) == []
+    await is_empty(node)
+
+
+async def test_a_node_that_leaves_ends_its_sessions_in_its_own_time(client: Client, node: Hosted) -> None:
+    await client.open(sid(1))
+    node.hops.refuse_all()
+    client.link.send(client.init(sid(2)))
+    assert await client.aborted() == Code.DRAINING
+    assert len(await client.answer(sid(1))) == 6
+
+
 async def test_a_full_context_is_too_long(client: Client) -> None:
     await client.open(sid(1))
     position = 0

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from signal import SIGHUP, SIGKILL
 from typing import Any
 
@@ -182,7 +181,8 @@ class Run:
                 f"{error}; {self._damage()}; wanted {self._wanted}; {self._node.get('/status')}; {world.seen}"
             ) from None
         self.tally.settled.append(time.monotonic() - began)
-        self._spoilt.clear()
+        # What is damaged and not wanted stays so until it is.
+        self._spoilt -= {f"{layers.replace('..', '-')}.gguf" for layers in self._wanted}
         self.tally.fetched = world.sent()
 
     # What must hold.
@@ -222,17 +222,12 @@ class Run:
         self._complete, self._before = there, self._wanted
 
     def _damage(self) -> str:
-        """What is wrong with the files of wanted slices, or with what workers run of them; empty if nothing is."""
+        """What is wrong with the files of wanted slices; empty if nothing is."""
         for _, layers, path in self._folder.slices():
             if str(layers) in self._wanted:
                 digest = blake3(path.read_bytes()).hexdigest()
                 if self._digests[str(layers)] != digest:
                     return f"{path.name} is not what it was"
-        for worker in self._workers():
-            maps = Path(f"/proc/{worker.pid}/maps").read_text()
-            for line in maps.splitlines():
-                if ".gguf" in line and line.endswith("(deleted)"):
-                    return f"a worker runs a file that is gone: {line}"
         return ""
 
     def _bytes_of(self, layers: str) -> int:

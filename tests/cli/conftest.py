@@ -105,6 +105,7 @@ class Served:
     control: ScriptedControl = field(default_factory=ScriptedControl)
     status: dict[str, Any] = field(default_factory=lambda: STATUS)
     address: Address | None = None
+    ready: tuple[bool, str] = (True, "")
     _started: threading.Event = field(default_factory=threading.Event)
     _stop: anyio.Event = field(default_factory=anyio.Event)
     _token: Any = None
@@ -116,7 +117,7 @@ class Served:
         app = build_app(
             self.completer,
             status=lambda: self.status,
-            ready=lambda: (True, ""),
+            ready=lambda: self.ready,
             library=self.library,
             network=self.network,
             control=self.control,

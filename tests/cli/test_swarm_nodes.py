@@ -131,3 +131,14 @@ def test_stopping_what_has_stopped_is_no_error(model: Path, tmp_path: Path) -> N
     assert stop(swarm) == 0
     assert Swarm.load(tmp_path) is None
     assert stop(swarm) == 0
+
+
+def test_nodes_run_what_is_installed_wherever_they_are_started(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "intelnav").mkdir()
+    (tmp_path / "intelnav/__init__.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "root").mkdir()
+    swarm = start(tmp_path / "root", Plan(model, layer_ranges(model, (), 2), threads=1), print)
+    assert stop(swarm) > 0

@@ -1,8 +1,9 @@
 """A shelf over an empty store, and a tiny model to put on it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from httpx import AsyncClient
 
@@ -14,6 +15,16 @@ from intelnav.store.catalog import shipped_catalog
 from tests.models import tiny_model
 
 ROOM = Room(sessions=2, context=64, max_rows=8, device="cpu", threads=1)
+
+
+Workers = Callable[[], list[psutil.Process]]
+
+
+@pytest.fixture
+def workers() -> Workers:
+    """The workers that a test started: other tests of this process may keep some of their own."""
+    others = {child.pid for child in psutil.Process().children()}
+    return lambda: [child for child in psutil.Process().children() if child.pid not in others]
 
 
 class Nobody:

@@ -37,7 +37,7 @@ from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceEngine
 from intelnav.engine.process import SliceProcess
 from intelnav.store.manifest import manifest_of
-from tests.controller.conftest import ROOM
+from tests.controller.conftest import ROOM, Workers
 from tests.hub import serving
 from tests.models import tiny_model
 
@@ -205,19 +205,19 @@ async def test_a_fetch_is_cancelled_and_is_no_failure(bench: Bench, source: Path
         assert (seen(kept).here, seen(kept).failure) == (False, None)
 
 
-async def test_a_load_is_cancelled_with_its_worker(bench: Bench, name: SliceName) -> None:
+async def test_a_load_is_cancelled_with_its_worker(bench: Bench, name: SliceName, workers: Workers) -> None:
     kept = await bench.done(Bring(name))
     bench.start(Load(name, ROOM))
-    worker = await child()
+    worker = await first(workers)
     await bench.done(Cancel(name))
     assert (seen(kept).loaded, seen(kept).failure) == (None, None)
     assert ended(worker)
 
 
-async def child() -> psutil.Process:
+async def first(workers: Workers) -> psutil.Process:
     """The worker that is being started."""
     with anyio.fail_after(DEADLINE):
-        while not (found := psutil.Process().children()):  # noqa: ASYNC110 - nobody tells of it
+        while not (found := workers()):  # noqa: ASYNC110 - nobody tells of it
             await anyio.sleep(0.005)
     return found[0]
 
@@ -252,12 +252,12 @@ async def test_a_worker_that_hangs_is_ended(
 
 
 async def test_a_worker_that_hangs_while_it_loads_is_ended(
-    bench: Bench, name: SliceName, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, name: SliceName, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STUCK_SECONDS", 1.0)
     kept = await bench.done(Bring(name))
     bench.start(Load(name, ROOM))
-    worker = await child()
+    worker = await first(workers)
     worker.suspend()
     await bench.until(lambda: kept.failure is not None)
     assert kept.failure is not None

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
-import psutil
 import pytest
 
 from intelnav.controller import execute, plan
@@ -22,7 +21,7 @@ from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.interface import SliceEngine
 from intelnav.engine.process import SliceProcess
-from tests.controller.conftest import ROOM
+from tests.controller.conftest import ROOM, Workers
 
 pytestmark = pytest.mark.anyio
 
@@ -112,10 +111,6 @@ def wanted(source: Path, layers: str | None, room: Room = ROOM, *, hosted: bool 
     return WantedSlice(SliceName(ModelRef("path", str(source)), parsed), room, hosted)
 
 
-def workers() -> list[psutil.Process]:
-    return psutil.Process().children()
-
-
 async def test_what_is_desired_becomes_ready_and_is_announced(bench: Bench, source: Path) -> None:
     front, middle = wanted(source, "0..1", hosted=False), wanted(source, "1..3")
     bench.want(front, middle)
@@ -130,7 +125,7 @@ async def test_what_is_desired_becomes_ready_and_is_announced(bench: Bench, sour
 
 
 async def test_a_slice_that_is_not_wanted_any_more_drains_and_its_neighbour_is_not_disturbed(
-    bench: Bench, source: Path
+    bench: Bench, source: Path, workers: Workers
 ) -> None:
     goes, stays = wanted(source, "0..2"), wanted(source, "2..4")
     bench.want(goes, stays)
@@ -266,7 +261,7 @@ async def test_a_slice_comes_back_without_its_source(bench: Bench, source: Path)
     await bench.engine(by_cid.name)
 
 
-async def test_all_workers_end_with_the_loop(shelf: Shelf, source: Path) -> None:
+async def test_all_workers_end_with_the_loop(shelf: Shelf, source: Path, workers: Workers) -> None:
     slices: Sequence[WantedSlice] = [wanted(source, "0..2"), wanted(source, None)]
     async with running(shelf) as bench:
         bench.want(*slices)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from intelnav.dht.contacts import Contact, nearest
-from intelnav.dht.datagrams import Answer, Datagram, Request
+from intelnav.dht.datagrams import Answer, Datagram
 from intelnav.dht.handlers import Handlers
 from intelnav.dht.lookup import Ask, Lookup, LookupLimits
 from intelnav.dht.records import Record
@@ -35,11 +35,10 @@ class Member:
             is_signed=lambda _: True,
         )
 
-    def answers(self, ask: Ask, target: bytes, asker: Contact) -> Answer | None:
+    def answers(self, ask: Ask, asker: Contact) -> Answer | None:
         if self.hostile is not None:
             return self.hostile(ask)
-        content = Request(ask.query, target, ask.cursor)
-        return self.handlers.answer(Datagram(b"", asker.key, content, b""), asker.address, NOW)
+        return self.handlers.answer(Datagram(b"", asker.key, ask.request, b""), asker.address, NOW)
 
 
 class Network:
@@ -95,7 +94,7 @@ class Network:
                 member = self._by_key.get(ask.contact.key)
                 answer = None
                 if member is not None and member.alive and self.chance.random() >= self.loss:
-                    answer = member.answers(ask, target, asker.contact)
+                    answer = member.answers(ask, asker.contact)
                 if answer is not None and self.chance.random() >= self.loss:
                     self.datagrams += 1
                     serial += 1

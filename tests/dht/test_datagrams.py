@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import cbor2
@@ -7,9 +8,10 @@ from hypothesis import strategies as st
 
 from intelnav.dht.contacts import Contact
 from intelnav.dht.datagrams import (
+    MARKS,
     MAX_DATAGRAM,
     MIN_REQUEST,
-    ROOM,
+    PAGE_ROOM,
     Answer,
     Request,
     decode,
@@ -18,9 +20,9 @@ from intelnav.dht.datagrams import (
     id_of,
     is_answer,
     is_request,
-    packed_size,
+    with_records,
 )
-from intelnav.dht.records import MAX_RECORD
+from intelnav.dht.records import MARK_BYTES, MAX_RECORD
 from intelnav.domain.errors import PeerError
 from tests.dht.records import KEY, peer
 
@@ -28,11 +30,14 @@ ID = b"12345678"
 ME = peer(1)
 
 flags = st.booleans()
-cursors = st.binary(min_size=16, max_size=16)
+seeds = st.binary(min_size=8, max_size=8)
+mark = st.binary(min_size=MARK_BYTES, max_size=MARK_BYTES)
+marks = st.lists(mark, max_size=MARKS).map(tuple)
 requests = st.one_of(
     st.builds(Request, st.just("ping"), client=flags),
     st.builds(Request, st.just("find"), st.just(KEY), client=flags),
-    st.builds(Request, st.sampled_from(["get", "page"]), st.just(KEY), cursors, client=flags),
+    st.builds(Request, st.just("get"), st.just(KEY), seed=seeds, place=mark, known=marks, client=flags),
+    st.builds(Request, st.just("page"), st.just(KEY), seed=seeds, wanted=marks, client=flags),
     st.builds(
         Request,
         st.just("add"),
@@ -50,8 +55,7 @@ answers = st.builds(
     token=st.none() | st.binary(min_size=8, max_size=8),
     contacts=st.lists(contacts, max_size=8).map(tuple),
     records=st.lists(st.binary(max_size=130), max_size=4).map(tuple),
-    cursor=st.none() | cursors,
-    digest=st.binary(min_size=8, max_size=8),
+    more=st.lists(mark, max_size=8).map(tuple),
     stored=st.none() | st.just("kept"),
     client=flags,
 )
@@ -79,11 +83,28 @@ def test_an_answer_survives(answer: Answer) -> None:
     assert decode(data).is_signed()
 
 
-def test_a_full_answer_fits() -> None:
-    eight = tuple(Contact(bytes([n]) * 32, "192.0.2.7", 65535) for n in range(8))
-    records = (bytes(MAX_RECORD), bytes(ROOM - packed_size(eight) - MAX_RECORD - 6))
-    answer = Answer(("2001:db8::7", 65535), bytes(8), eight, records, bytes(16), b"digest!!", "x" * 10, True)
-    assert MAX_DATAGRAM - 24 <= len(encode_answer(ME, ID, answer)) <= MAX_DATAGRAM
+@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])
+@pytest.mark.parametrize("count", [0, 1, MARKS])
+@pytest.mark.parametrize("size", [0, 100, 300, MAX_RECORD])
+def test_an_answer_is_filled_with_records_and_stays_within_its_size(host: str, count: int, size: int) -> None:
+    eight = tuple(Contact(bytes([n]) * 32, host, 65535) for n in range(8))
+    more = tuple(bytes([n]) * MARK_BYTES for n in range(count))
+    answer = with_records(Answer((host, 65535), bytes(8), eight, more=more), [bytes(size)] * 28)
+    room = MAX_DATAGRAM - len(encode_answer(ME, ID, replace(answer, client=True)))
+    assert room >= 0
+    # Lengths are reckoned at their longest, a byte more for each than what small ones take.
+    assert len(answer.records) == 28 or room < size + 3 + 2 * (1 + len(answer.records))
+
+
+def test_a_record_too_big_for_the_room_leaves_it_to_the_next() -> None:
+    answer = with_records(Answer(("192.0.2.7", 7)), [bytes(600), bytes(600), bytes(300)])
+    assert [len(data) for data in answer.records] == [600, 300]
+
+
+def test_the_room_of_a_page_is_as_stated() -> None:
+    answer = Answer(("2001:db8::7", 65535))
+    assert with_records(answer, [bytes(PAGE_ROOM - 3)]).records
+    assert not with_records(answer, [bytes(PAGE_ROOM - 2)]).records
 
 
 def test_what_does_not_fit_is_not_sent() -> None:
@@ -137,7 +158,12 @@ def test_a_request_below_its_size_is_not_looked_at() -> None:
         {"query": "find"},
         {"query": "find", "target": KEY[:19]},
         {"query": "get", "target": KEY},
-        {"query": "get", "target": KEY, "cursor": bytes(15)},
+        {"query": "get", "target": KEY, "seed": bytes(8)},
+        {"query": "get", "target": KEY, "seed": bytes(7), "place": bytes(6)},
+        {"query": "get", "target": KEY, "seed": bytes(8), "place": bytes(6), "known": bytes(7)},
+        {"query": "get", "target": KEY, "seed": bytes(8), "place": bytes(6), "known": bytes(6 * 65)},
+        {"query": "page", "target": KEY, "seed": bytes(8)},
+        {"query": "page", "target": KEY, "seed": bytes(8), "wanted": [bytes(6)]},
         {"query": "add", "target": KEY, "record": b""},
         {"query": "add", "target": KEY, "record": bytes(MAX_RECORD + 1), "token": bytes(8)},
         {"query": "ping", "client": 1},

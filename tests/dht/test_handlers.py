@@ -1,11 +1,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from intelnav.dht.contacts import Contact
 from intelnav.dht.datagrams import Answer, Datagram, Request, decode, encode_answer, encode_request
 from intelnav.dht.handlers import CONTACTS, Handlers
-from intelnav.dht.records import Offer, Record
+from intelnav.dht.records import MARK_BYTES, Offer, Record, mark_of
 from intelnav.dht.storage import Storage, StorageLimits
 from intelnav.dht.tokens import Tokens
 from intelnav.domain.slice import LayerRange
@@ -13,7 +15,8 @@ from tests.dht.records import KEY, NOW, OFFER, peer, record
 
 SENDER = ("192.0.2.7", 7)
 ASKER, ME = peer(50), peer(51)
-FIRST = bytes(16)
+SEED = b"seed seed"[:8]
+GET = Request("get", KEY, seed=SEED, place=bytes(MARK_BYTES))
 
 
 class Asked:
@@ -58,37 +61,78 @@ def test_contacts_are_named_but_not_the_asker_himself() -> None:
     assert answer.contacts == tuple(contacts(CONTACTS))
 
 
+BIG = record(
+    1,
+    offer=Offer(OFFER.addresses, tuple(LayerRange(300 + n, 400) for n in range(32)), engine_class="x" * 128),
+)
+
+
 @pytest.mark.parametrize("host", ["192.0.2.9", "2001:db8::9"])
-def test_a_record_of_any_size_fits_beside_the_contacts(host: str) -> None:
+def test_a_record_of_any_size_is_shown_or_named_beside_the_contacts_and_fits_a_page(host: str) -> None:
     asked = Asked(contacts(12, host))
-    big = record(
-        1,
-        offer=Offer(
-            OFFER.addresses, tuple(LayerRange(300 + n, 400) for n in range(32)), engine_class="x" * 128
-        ),
-    )
-    assert len(big.body) > 400
-    assert asked.add(big) == "kept"
-    answer = asked.ask(Request("get", KEY, FIRST))
+    assert len(BIG.body) > 400
+    assert asked.add(BIG) == "kept"
+    answer = asked.ask(GET)
     assert answer is not None
-    assert answer.records == (big.data,)
-    assert len(answer.contacts) >= 6
+    assert len(answer.contacts) == CONTACTS
+    mark = mark_of(BIG, SEED)
+    assert (answer.records, answer.more) in (((BIG.data,), ()), ((), (mark,)))
+    page = asked.ask(Request("page", KEY, seed=SEED, wanted=(mark,)))
+    assert page is not None
+    assert page.records == (BIG.data,)
 
 
-def test_pages_lead_to_everything() -> None:
-    asked = Asked(contacts(8))
-    for number in range(1, 31):
-        assert asked.add(record(number), sender=(f"192.0.{number}.7", 7), token=token_at(number)) == "kept"
-    answer = asked.ask(Request("get", KEY, FIRST))
-    shown: list[bytes] = []
-    while answer is not None:
-        shown += answer.records
-        if answer.cursor is None:
-            break
-        answer = asked.ask(Request("page", KEY, answer.cursor))
-        assert answer is not None
-        assert answer.contacts == ()
-    assert sorted(shown) == sorted(record(number).data for number in range(1, 31))
+def full(count: int = 64) -> Asked:
+    asked = Asked(contacts(8, "2001:db8::9"))
+    for number in range(1, count + 1):
+        asked.storage.add(record(number), f"192.0.{number}.7", NOW)
+    return asked
+
+
+@given(st.integers(0, 64), st.binary(min_size=8, max_size=8), st.binary(min_size=6, max_size=6), st.data())
+def test_what_is_kept_is_known_shown_or_named(
+    count: int, seed: bytes, place: bytes, data: st.DataObject
+) -> None:
+    asked = full(count)
+    marks = {mark_of(record(number), seed): record(number).data for number in range(1, count + 1)}
+    assert len(marks) == count
+    known = data.draw(st.sets(st.sampled_from(sorted(marks)))) if marks else set()
+    answer = asked.ask(Request("get", KEY, seed=seed, place=place, known=tuple(known)))
+    assert answer is not None
+    shown = {mark for mark, each in marks.items() if each in answer.records}
+    assert len(shown) == len(answer.records)
+    assert sorted([*known, *shown, *answer.more]) == sorted(marks)
+    # Both go on in the same order from the place on, round to the beginning.
+    assert list(answer.more) == sorted(answer.more, key=lambda mark: (mark < place, mark))
+    assert not shown or max((m < place, m) for m in shown) < min(
+        ((m < place, m) for m in answer.more), default=(True, b"\xff" * 7)
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 30, 64])
+def test_pages_lead_to_everything(count: int) -> None:
+    asked = full(count)
+    answer = asked.ask(GET)
+    assert answer is not None
+    shown, left = list(answer.records), answer.more
+    while left:
+        page = asked.ask(Request("page", KEY, seed=SEED, wanted=left))
+        assert page is not None
+        assert len(page.records) >= 4 or len(page.records) == len(left)
+        assert (page.contacts, page.token, page.more) == ((), None, ())
+        shown += page.records
+        left = left[len(page.records) :]
+    assert sorted(shown) == sorted(record(number).data for number in range(1, count + 1))
+
+
+def test_a_page_shows_what_is_wanted_in_that_order_and_nothing_else() -> None:
+    asked = full(9)
+    wanted = tuple(mark_of(record(number), SEED) for number in (7, 99, 2))
+    page = asked.ask(Request("page", KEY, seed=SEED, wanted=wanted))
+    assert page is not None
+    assert page.records == (record(7).data, record(2).data)
+    other = asked.ask(Request("page", KEY, seed=bytes(8), wanted=wanted))
+    assert other == Answer(SENDER)
 
 
 def token_at(number: int) -> bytes:
@@ -101,7 +145,7 @@ def test_a_datagram_that_is_not_signed_is_not_answered() -> None:
     for request in (
         Request("ping"),
         Request("find", KEY),
-        Request("get", KEY, FIRST),
+        GET,
         Request("add", KEY, record=record().data, token=token),
         Request("add", KEY, record=record().data, token=bytes(8)),
         Request("add", KEY, record=b"", token=token),
@@ -154,6 +198,6 @@ def test_signatures_are_checked_last() -> None:
 
     asked = Asked(address=0)
     asked.handlers = Handlers(asked.storage, Tokens(b"s" * 32), lambda *_: [], is_signed=counted)
-    for request in (Request("ping"), Request("find", KEY), Request("get", KEY, FIRST)):
+    for request in (Request("ping"), Request("find", KEY), GET):
         assert asked.ask(request) is None
     assert len(checked) == 3

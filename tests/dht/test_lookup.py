@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intelnav.dht.contacts import Contact
+from intelnav.dht.contacts import Contact, nearest
 from intelnav.dht.datagrams import Answer
 from intelnav.dht.lookup import KEYS_PER_ADDRESS, Ask, Lookup, LookupLimits
 from intelnav.dht.records import Offer
@@ -79,17 +79,30 @@ def test_a_slow_network_is_not_taken_for_a_dead_one() -> None:
 
 def test_patience_follows_how_fast_others_answer() -> None:
     contacts = [Contact(bytes([n]) * 32, f"10.0.0.{n}", 1) for n in range(1, 17)]
-    limits = LookupLimits(parallel=1)
-    lookup = Lookup(KEY, contacts, 0.0, own=b"o" * 32, limits=limits)
+    far_to_near = nearest(contacts, KEY, 16)[::-1]
+    lookup = Lookup(KEY, far_to_near[:1], 0.0, own=b"o" * 32, limits=LookupLimits(parallel=1))
     now, waits = 0.0, []
-    for took in (0.01, 0.12, 0.05, 0.3):
+    for took, nearer in zip((0.01, 0.12, 0.05, 0.3), far_to_near[1:], strict=False):
         [ask] = lookup.asks(now)
         waits.append(round((lookup.wake_at() or 0.0) - now, 3))
         now += took
-        lookup.answered(ask.number, Answer(YOU), now)
+        lookup.answered(ask.number, Answer(YOU, contacts=(nearer,)), now)
     lookup.asks(now)
     waits.append(round((lookup.wake_at() or 0.0) - now, 3))
     assert waits == [0.4, 0.15, 0.24, 0.24, 0.4]
+
+
+def test_few_are_asked_at_once_until_the_nearest_has_answered() -> None:
+    limits = LookupLimits()
+    contacts = nearest([Contact(bytes([n]) * 32, f"10.0.0.{n}", 1) for n in range(1, 31)], KEY, 30)
+    lookup = Lookup(KEY, contacts[1:], 0.0, own=b"o" * 32, limits=limits)
+    asks = lookup.asks(0.0)
+    assert [ask.contact for ask in asks] == contacts[1 : 1 + limits.parallel]
+    lookup.answered(asks[0].number, Answer(YOU, contacts=(contacts[0],)), 0.1)
+    [ask] = lookup.asks(0.1)
+    assert ask.contact == contacts[0]
+    lookup.answered(ask.number, Answer(YOU), 0.2)
+    assert [ask.contact for ask in lookup.asks(0.2)] == contacts[1 + limits.parallel : limits.wanted]
 
 
 def test_nobody_to_ask_ends_at_once() -> None:
@@ -111,11 +124,13 @@ def test_hostile_nodes_cost_their_bound_at_most(kind: str, part: float) -> None:
         return Answer(YOU, bytes(8), tuple(contacts))
 
     def rubbish(ask: Ask) -> Answer:
-        return Answer(YOU, None, (), (chance.randbytes(300), b"", record(key=bytes(20)).data), None, b"x" * 8)
+        shown = (chance.randbytes(300), b"", record(key=bytes(20)).data)
+        return Answer(YOU, None, (), shown, tuple(chance.randbytes(6) for _ in range(64)))
 
     def endless(ask: Ask) -> Answer:
         shown = record(chance.randrange(1, 500)).data
-        return Answer(YOU, None, (), (shown,), chance.randbytes(16), chance.randbytes(8))
+        more = tuple(chance.randbytes(6) for _ in range(64))
+        return Answer(YOU, None, (), (shown,), more)
 
     answers = {"fakes": fakes, "rubbish": rubbish, "silence": lambda _: None, "endless pages": endless}
     honest = network.members[0]
@@ -171,9 +186,9 @@ def test_forged_and_foreign_records_are_not_taken() -> None:
     forged = record(4).data.replace(peer(4).peer.key, peer(5).peer.key)
     lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32, seed=bytes(8), unix=NOW)
     [ask] = lookup.asks(0.0)
-    assert ask.query == "get"
+    assert ask.request.query == "get"
     shown = (forged, foreign.data, expired.data, good.data)
-    lookup.answered(ask.number, Answer(YOU, records=shown, digest=b"x" * 8), 0.0)
+    lookup.answered(ask.number, Answer(YOU, records=shown), 0.0)
     assert lookup.records == {peer(1).peer: good}
 
 
@@ -214,14 +229,14 @@ def test_whatever_comes_it_keeps_its_limits_and_ends(events: list[tuple[str, flo
         new = lookup.asks(now)
         sent += len(new)
         open_asks += new
-        assert len(lookup._waiting) <= limits.parallel
+        assert len(lookup._waiting) <= limits.wanted
         assert sent == lookup.requests <= limits.requests
         now += gap
         if what == "answer" and open_asks:
             ask = open_asks.pop(chance.randrange(len(open_asks)))
-            cursor = chance.choice([None, chance.randbytes(16)])
+            more = tuple(chance.randbytes(6) for _ in range(chance.randrange(3)))
             records = (record(chance.randrange(1, 4)).data,)
-            answer = Answer(YOU, bytes(8), tuple(some(8)), records, cursor, chance.randbytes(8))
+            answer = Answer(YOU, bytes(8), tuple(some(8)), records, more)
             lookup.answered(ask.number, answer, now)
         elif what == "send" and open_asks:
             lookup.failed(open_asks.pop().number)

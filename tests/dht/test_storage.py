@@ -6,23 +6,12 @@ from hypothesis import strategies as st
 
 from intelnav.dht.keys import distance
 from intelnav.dht.records import Offer
-from intelnav.dht.storage import NO_RECORDS, Page, Storage, StorageLimits, digest_of
+from intelnav.dht.storage import Storage, StorageLimits
 from intelnav.domain.errors import Code, PeerError
 from tests.dht.records import KEY, NOW, OFFER, peer, record
 
 OWN = bytes(20)
 HOST = "192.0.2.7"
-START = bytes(8)
-
-
-def pages(storage: Storage, seed: bytes, place: bytes = START, room: int = 960) -> list[Page]:
-    found = []
-    cursor: bytes | None = seed + place
-    while cursor is not None:
-        found.append(storage.page(KEY, cursor, room, NOW))
-        cursor = found[-1].cursor
-        assert len(found) < 200
-    return found
 
 
 def key_of(number: int) -> bytes:
@@ -85,7 +74,6 @@ def test_records_expire_and_leave_nothing() -> None:
     assert (len(storage), storage.keys) == (0, 0)
     assert not storage._owners
     assert not storage._networks
-    assert storage.page(KEY, bytes(16), 960, NOW + 30) == Page((), None, NO_RECORDS)
 
 
 def test_a_peer_that_announces_all_the_time_takes_no_more_room() -> None:
@@ -98,48 +86,6 @@ def test_a_peer_that_announces_all_the_time_takes_no_more_room() -> None:
     assert [each.peer for each in storage.records(KEY, NOW + 50)] == [peer(2).peer]
     storage.expire(NOW + 100)
     assert len(storage) == 0
-
-
-@given(st.integers(0, 40), st.binary(min_size=8, max_size=8), st.integers(0, 1500))
-def test_pages_show_everything_once(count: int, seed: bytes, room: int) -> None:
-    storage = Storage(OWN)
-    made = {record(number).data for number in range(1, count + 1)}
-    for number in range(1, count + 1):
-        storage.add(record(number), f"192.0.{number}.7", NOW)
-    found = pages(storage, seed, room=room)
-    shown = [data for page in found for data in page.records]
-    assert len(shown) == count
-    assert set(shown) == made
-    for page in found:
-        assert len(page.records) == 1 or sum(len(data) + 3 for data in page.records) <= max(room, 0)
-    if count:
-        assert {page.digest for page in found} == {digest_of(storage.records(KEY, NOW))}
-
-
-@given(st.integers(0, 2**64 - 1), st.binary(min_size=8, max_size=8))
-def test_what_is_left_out_by_a_later_start_comes_from_the_beginning(place: int, seed: bytes) -> None:
-    storage = Storage(OWN)
-    for number in range(1, 13):
-        storage.add(record(number), HOST, NOW)
-    later = [data for page in pages(storage, seed, place.to_bytes(8, "big")) for data in page.records]
-    everything = [data for page in pages(storage, seed) for data in page.records]
-    assert everything[len(everything) - len(later) :] == later
-
-
-def test_readers_see_different_orders_and_holders_the_same() -> None:
-    one, other = Storage(OWN), Storage(bytes([1]) * 20)
-    for number in range(1, 21):
-        one.add(record(number), HOST, NOW)
-        other.add(record(21 - number), HOST, NOW)
-    first = {pages(one, seed.to_bytes(8, "big"))[0].records for seed in range(20)}
-    assert len(first) > 10
-    assert pages(one, b"12345678") == pages(other, b"12345678")
-
-
-def test_the_digest_tells_sets_apart() -> None:
-    sets = [[record(1)], [record(2)], [record(1), record(2)], [record(1, seq=2)], []]
-    assert len({digest_of(each) for each in sets}) == len(sets)
-    assert digest_of([record(1), record(2)]) == digest_of([record(2), record(1)])
 
 
 def test_one_address_cannot_have_more_than_its_share() -> None:

@@ -5,13 +5,14 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from intelnav.dht.contacts import Contact
 from intelnav.dht.datagrams import Answer, Request, encode_answer, encode_request
 from intelnav.dht.keys import MODELS_KEY, model_key
-from intelnav.dht.records import MAX_RECORD, Offer, Record, encode_record
+from intelnav.dht.records import MAX_RECORD, Offer, Record, encode_record, mark_of
 from intelnav.dht.storage import StorageLimits
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import ConfigError
@@ -27,6 +28,7 @@ KEY = model_key("b3-x")
 # One moment for all, so that a record made twice is the same record.
 BORN = int(time.time())
 OFFER = Offer((Address("127.0.0.1", 7717),), (LayerRange(0, 6),))
+GET = Request("get", KEY, seed=bytes(8), place=bytes(6))
 # For tests of what is kept, rather than of how much is looked at.
 PATIENT = DhtSettings(requests_per_second=1e6, request_burst=1e6)
 
@@ -112,7 +114,7 @@ async def test_bad_adverts_are_neither_kept_nor_passed_on_nor_used(host: MakeHos
             first.address,
         )
         assert await add(bad, first.address, signed(3).data, token=b"no token") == "token"
-        page = await bad.ask(Request("get", KEY, bytes(16)), first.address)
+        page = await bad.ask(GET, first.address)
     assert page.records == (signed(1, seq=5).data,)
     assert [each.seq for each in await reader.node.get(KEY)] == [5]
     assert len(first.node.storage) == 1
@@ -125,7 +127,7 @@ async def test_a_hostile_holders_records_are_not_used(host: MakeHost) -> None:
     shown = (forged, signed(3, lives=-1).data, signed(4, key=MODELS_KEY, offer=Offer()).data, good.data)
 
     def reply(request: Request, sender: tuple[str, int]) -> Answer:
-        return Answer(sender, bytes(8), records=shown if request.query == "get" else (), digest=b"12345678")
+        return Answer(sender, bytes(8), records=shown if request.query == "get" else ())
 
     async with stranger(666, reply=reply) as bad:
         victim.node.ping((bad.address.host, bad.address.port), None)
@@ -174,12 +176,13 @@ async def test_nobody_gets_more_than_twice_what_he_sent_unproven(host: MakeHost,
     others = [await host([first.address]) for _ in range(12)]
     for number in range(1, 31):
         await others[0].node.put(signed(number, offer=Offer(OFFER.addresses, OFFER.slices * 20)))
+    marks = tuple(mark_of(signed(number), bytes(8)) for number in range(1, 31))
     async with stranger(1) as witness, stranger(666, host="127.0.1.1") as silent:
         sent = [
             Request("ping", client=is_client),
             Request("find", KEY, client=is_client),
-            Request("get", KEY, bytes(16), client=is_client),
-            Request("page", KEY, bytes(16), client=is_client),
+            replace(GET, client=is_client),
+            Request("page", KEY, seed=bytes(8), wanted=marks, client=is_client),
             Request("add", KEY, record=signed(99).data, token=bytes(8), client=is_client),
         ]
         for request in sent * 5:
@@ -264,7 +267,7 @@ async def test_hostile_nodes_cost_a_lookup_its_bound(host: MakeHost, kind: str) 
             fakes = (Contact(chance.randbytes(32), f"127.9.{chance.randrange(256)}.1", 9) for _ in range(22))
             return Answer(sender, bytes(8), tuple(fakes))
         shown = (signed(chance.randrange(1, 900)).data,)
-        return Answer(sender, bytes(8), (), shown, chance.randbytes(16), chance.randbytes(8))
+        return Answer(sender, bytes(8), (), shown, tuple(chance.randbytes(6) for _ in range(64)))
 
     first = await host()
     good = [await host([first.address]) for _ in range(6)]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intelnav.dht.contacts import Contact, nearest
-from intelnav.net.dht_table import BUCKET, PER_NETWORK, Table
+from intelnav.net.dht_table import BUCKET, ENOUGH, PER_NETWORK, Table
 
 OWN = b"o" * 32
 
@@ -29,6 +29,34 @@ def test_the_nearest_to_itself_all_have_a_place() -> None:
         table.add(each)
     assert table.nearest(table._me.id, 8) == nearest(contacts, table._me.id, 8)
     assert 100 < len(table) < 600
+
+
+@given(st.integers(0, 2**32), st.integers(0, 300))
+def test_of_a_thin_part_too_little_is_known_and_nobody_near_is_in_it(seed: int, count: int) -> None:
+    table = Table(OWN)
+    for number in range(count):
+        table.add(contact(seed + number))
+    near = [each.place for each in table.nearest(table._me.id, 8)]
+    for low, high in table.thin_parts():
+        assert sum(low <= each.place <= high for each in table.contacts()) < ENOUGH
+        assert not any(low <= place <= high for place in near)
+        assert not low <= table._me.long_id <= high
+
+
+def test_a_node_that_met_only_its_own_half_knows_that_the_other_is_missing() -> None:
+    table, other = Table(OWN), []
+    top = table._me.long_id >> 159
+    for number in range(200):
+        each = contact(number)
+        if each.place >> 159 == top:
+            table.add(each)
+        else:
+            other.append(each)
+    half = (1 - top) << 159
+    assert table.thin_parts()[0] == (half, half + 2**159 - 1)
+    for each in other[:ENOUGH]:
+        table.add(each)
+    assert (half, half + 2**159 - 1) not in table.thin_parts()
 
 
 def test_a_full_bucket_names_its_oldest_and_the_newcomer_takes_over_when_that_is_gone() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from intelnav.dht.lookup import Lookup, LookupLimits
 from intelnav.domain.advert import Address
 from intelnav.net.dht_node import DhtSettings
 from intelnav.net.dht_socket import DhtSocket
@@ -82,6 +83,14 @@ async def test_the_contacts_that_were_kept_are_enough(host: MakeHost, tmp_path: 
     assert knows(again, others[1:])
 
 
+async def test_other_bootstrap_addresses_are_tried_at_once(host: MakeHost) -> None:
+    first, second = await host(), await host()
+    late = await host([first.address], running=True)
+    assert not knows(late, [second])
+    late.upkeep.start_from([second.address])
+    await until(lambda: knows(late, [second]))
+
+
 async def test_the_dead_are_forgotten(host: MakeHost) -> None:
     first = await host(running=True, settings=QUICK)
     hosts = [await host([first.address], running=True, settings=QUICK) for _ in range(4)]
@@ -91,6 +100,30 @@ async def test_the_dead_are_forgotten(host: MakeHost) -> None:
     living = [first, *hosts[2:]]
     await until(lambda: all(knows_none(each, hosts[:2]) for each in living))
     assert all(knows(each, living) for each in living)
+
+
+async def test_a_refresh_goes_where_too_little_is_known(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await host()
+    hosts = [first] + [await host([first.address]) for _ in range(5)]
+    part = 7 << 150, (8 << 150) - 1
+    monkeypatch.setattr(first.node.table, "thin_parts", lambda: [part])
+    visited: list[int] = []
+    look_up = first.node.lookup
+
+    async def lookup(target: bytes, *, records: bool, limits: LookupLimits | None = None) -> Lookup:
+        visited.append(int.from_bytes(target, "big"))
+        found = await look_up(target, records=records, limits=limits)
+        assert found.requests <= (limits or LookupLimits()).requests
+        return found
+
+    monkeypatch.setattr(first.node, "lookup", lookup)
+    await first.upkeep.refresh()
+    assert len(visited) == 3
+    assert visited[0] == int.from_bytes(first.node.id, "big")
+    assert part[0] <= visited[2] <= part[1]
+    assert knows(first, hosts)
 
 
 async def test_parted_networks_grow_together_again(host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

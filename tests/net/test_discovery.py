@@ -105,6 +105,19 @@ async def test_what_is_withdrawn_is_gone_at_once(host: MakeHost) -> None:
     assert len(await first.discovery.providers(MODEL)) == 2
 
 
+async def test_who_hosts_nothing_any_more_lists_nothing_and_contributes_nothing(host: MakeHost) -> None:
+    first = await host()
+    one = await host([first.address])
+    await one.discovery.announce_models([TINY], [one.address])
+    await one.discovery.announce_contribution([one.address], 4)
+    assert list(await first.discovery.models()) == [TINY]
+    assert await first.discovery.adverts_of(one.identity.peer) is not None
+    await one.discovery.withdraw_models()
+    await one.discovery.withdraw_contribution()
+    assert await first.discovery.models() == {}
+    assert await first.discovery.adverts_of(one.identity.peer) is None
+
+
 async def test_models_and_relays_are_listed(host: MakeHost) -> None:
     first = await host()
     one, other = await host([first.address]), await host([first.address])

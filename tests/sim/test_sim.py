@@ -30,8 +30,9 @@ def test_lookups_find_the_living_hosts_though_contacts_died(cell: dict[str, Any]
 
 def test_a_lookup_stays_within_its_bounds(cell: dict[str, Any]) -> None:
     for found in (cell["lookups_at_once"], cell["lookups_after_announcing"]):
-        # A request and its answer; 60 requests and 5 s are the limits of a lookup.
-        assert found["datagrams_without_further_pages"] <= found["datagrams"] <= found["datagrams_p99"] <= 120
+        # A request and its answer; 60 requests and 5 s are the limits of a lookup. On average it is to take 40.
+        assert found["datagrams_without_further_pages"] <= found["datagrams"] <= 40
+        assert found["datagrams"] <= found["datagrams_p99"] <= 120
         assert found["milliseconds_p50"] <= found["milliseconds_p99"] <= 5000
         # No datagram has more than 1,200 bytes, and half of them are requests of at least 600.
         assert 300 * found["datagrams"] < found["bytes"] <= 1200 * found["datagrams"]

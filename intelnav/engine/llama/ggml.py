@@ -51,6 +51,14 @@ for _function, _arguments, _result in (
 ):
     getattr(base, _function).argtypes, getattr(base, _function).restype = _arguments, _result
 
+_registry = _library("ggml")
+_registry.ggml_backend_reg_count.restype = _registry.ggml_backend_dev_count.restype = c_size_t
+_registry.ggml_backend_dev_get.argtypes, _registry.ggml_backend_dev_get.restype = [c_size_t], c_void_p
+# A build that is to run anywhere keeps each backend in a file, of which the best that this machine can run is loaded.
+# llama.cpp by itself looks for them beside the program, which is Python's.
+if not _registry.ggml_backend_reg_count():
+    _registry.ggml_backend_load_all_from_path(c_char_p(str(Path(_registry._name).parent).encode()))
+
 
 def name_offset() -> int:
     """Where a tensor's name lies, in bytes from the start of struct ggml_tensor."""
@@ -63,12 +71,9 @@ def name_offset() -> int:
 
 def gpus() -> list[Gpu]:
     """Every GPU that the installed llama.cpp offers, in its own order."""
-    ggml = _library("ggml")
-    ggml.ggml_backend_dev_count.restype = c_size_t
-    ggml.ggml_backend_dev_get.argtypes, ggml.ggml_backend_dev_get.restype = [c_size_t], c_void_p
     found = []
-    for index in range(ggml.ggml_backend_dev_count()):
-        handle = ggml.ggml_backend_dev_get(index)
+    for index in range(_registry.ggml_backend_dev_count()):
+        handle = _registry.ggml_backend_dev_get(index)
         backend = base.ggml_backend_reg_name(base.ggml_backend_dev_backend_reg(handle)).decode().lower()
         if backend in _BACKENDS and base.ggml_backend_dev_type(handle) in _GPU_TYPES:
             free, total = c_size_t(), c_size_t()

