@@ -31,9 +31,14 @@ def render(kind: Kind, node: Path = NODE, config: Path = CONFIG) -> str:
     # Variables are not looked for in a program's path.
     command = f"{_word(node)} --config {_word(config).replace('$', '$$')}"
     found["Service"] = {"ExecStart": command, **found["Service"]}
+    return text(found)
+
+
+def text(unit: Settings) -> str:
+    """A unit file of all these sections."""
     return "\n".join(
         "\n".join((f"[{section}]", *(line for item in keys.items() for line in _lines(*item)), ""))
-        for section, keys in found.items()
+        for section, keys in unit.items()
     )
 
 
@@ -48,14 +53,14 @@ def _lines(key: str, value: Value) -> list[str]:
 
 def _word(path: Path) -> str:
     """A path as one word of a command line in a unit."""
-    text = str(path)
+    word = str(path)
     if not path.is_absolute():
-        raise ConfigError(f"{text!r} is not absolute: a systemd unit starts in another folder")
+        raise ConfigError(f"{word!r} is not absolute: a systemd unit starts in another folder")
     # Systemd takes no program with a quotation mark or a backslash in its path.
-    if not text.isprintable() or set(text) & set("'\"\\"):
+    if not word.isprintable() or set(word) & set("'\"\\"):
         raise ConfigError(
-            f"{text!r} cannot stand in a systemd unit: rename it without quotation marks, backslashes and "
+            f"{word!r} cannot stand in a systemd unit: rename it without quotation marks, backslashes and "
             "control characters"
         )
-    text = text.replace("%", "%%")
-    return f'"{text}"' if set(text) & set(" ;") else text
+    word = word.replace("%", "%%")
+    return f'"{word}"' if set(word) & set(" ;") else word

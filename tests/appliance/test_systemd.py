@@ -1,4 +1,4 @@
-"""The rendered system unit with a real node, under a real systemd."""
+"""The system unit with a real node, under a real systemd: unit and config as the NixOS module renders them."""
 
 import json
 import os
@@ -7,31 +7,41 @@ from collections.abc import Iterator
 
 import pytest
 
-from intelnav.units import CONFIG, render
+from intelnav.domain.identity import Identity
+from intelnav.units import CONFIG, render, text
 from tests.appliance.machine import COMMAND, NODE, Machine, booted, make_tree
 from tests.models import tiny_model
+from tests.nix.evaluation import Nix, missing
 from tests.waiting import until
 
 pytestmark = [pytest.mark.appliance, pytest.mark.timeout(300)]
 
-SETTINGS = """\
-network: {listen: 127.0.0.1:7717}
-backend: {device: cpu, threads: 1}
-entry: [{model: ./tiny.gguf, layers: 0..4, name: tiny}]
-"""
+SETTINGS = {
+    "network": {"listen": "127.0.0.1:7717"},
+    "backend": {"device": "cpu", "threads": 1},
+    "entry": [{"model": "/srv/tiny.gguf", "layers": "0..4", "name": "tiny"}],
+}
 READY = "1 of 1 slices ready, 0 answers"
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     assert os.geteuid() == 0, "systemd-nspawn needs root"
+    missing(["nix-instantiate"])
+    rendered = Nix(tmp_path_factory.mktemp("nix")).render(SETTINGS, identityFile="/etc/key")
+    start = {key: rendered["unit"]["Service"].pop(key) for key in ("LoadCredential", "ExecStartPre")}
+    unit = text(rendered["unit"])
+    # What is shown here holds for the unit of the command as well.
+    assert sorted(unit.split()) == sorted(render("system", node=NODE).split())
     tree = tmp_path_factory.mktemp("machine") / "intelnav-test"
     make_tree(tree)
     config = tree / CONFIG.relative_to("/")
     config.parent.mkdir()
-    config.write_text(SETTINGS)
-    tiny_model(config.parent / "tiny.gguf", "llama", blocks=4)
-    (tree / "etc/systemd/system/intelnav.service").write_text(render("system", node=NODE))
+    config.write_text(rendered["file"])
+    config.with_name("sound.yaml").write_text(rendered["file"])
+    tiny_model(tree / "srv/tiny.gguf", "llama", blocks=4)
+    (tree / "etc/systemd/system/intelnav.service").write_text(unit)
+    (tree / "etc/key.conf").write_text(text({"Service": start}))
     with booted(tree) as machine:
         yield machine
     shutil.rmtree(tree)
@@ -47,14 +57,14 @@ def node(machine: Machine) -> Iterator[None]:
     assert machine.show("ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
     machine.until(StatusText=READY)
     yield
-    machine.run("sh", "-c", f"echo '{SETTINGS}' > {CONFIG}")
+    machine.run("cp", f"{CONFIG.parent}/sound.yaml", str(CONFIG))
 
 
 def drop_in(machine: Machine, *lines: str) -> None:
     """Change the unit, for this test."""
     folder = "/run/systemd/system/intelnav.service.d"
-    text = "\\n".join(("[Service]", *lines, ""))
-    machine.run("sh", "-c", f"mkdir -p {folder} && printf '{text}' > {folder}/test.conf")
+    script = f"mkdir -p {folder} && printf '%s\\n' \"$@\" > {folder}/test.conf"
+    machine.run("sh", "-c", script, "sh", "[Service]", *lines)
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "intelnav.service", check=False)
 
@@ -98,7 +108,7 @@ def test_a_reload_takes_the_file_over_without_a_restart(machine: Machine) -> Non
 
 
 def test_a_wrong_edit_shows_in_the_state_of_the_unit(machine: Machine) -> None:
-    machine.run("sh", "-c", f"echo 'nonsense: 1' >> {CONFIG}")
+    machine.run("sed", "-i", 's/^{/{"nonsense": 1, /', str(CONFIG))
     machine.run("systemctl", "reload", "intelnav.service")
     wrong = f"{READY}; the config file is not taken over: {CONFIG}: nonsense: unknown key"
     until(lambda: machine.show("StatusText")["StatusText"].startswith(wrong))
@@ -117,8 +127,19 @@ def test_a_node_stops_cleanly_and_keeps_its_state(machine: Machine) -> None:
     assert machine.ask("GET", "/status")["peer"] == peer
 
 
+def test_a_key_that_is_given_is_the_nodes_own(machine: Machine) -> None:
+    made = machine.ask("GET", "/status")["peer"]
+    key = Identity(bytes(range(32)))
+    machine.run("python3", "-c", "open('/etc/key', 'wb').write(bytes(range(32)))")
+    machine.run("chmod", "600", "/etc/key")
+    drop_in(machine, *machine.run("tail", "-n", "+2", "/etc/key.conf").splitlines())
+    machine.until(StatusText=READY)
+    assert machine.ask("GET", "/status")["peer"] == str(key.peer) != made
+    assert machine.run("stat", "-c", "%a", "-L", "/var/lib/intelnav/peer.key") == "600\n"
+
+
 def test_a_config_that_is_wrong_is_not_tried_forever(machine: Machine) -> None:
-    machine.run("sh", "-c", f"echo 'nonsense: 1' >> {CONFIG}")
+    machine.run("sed", "-i", 's/^{/{"nonsense": 1, /', str(CONFIG))
     drop_in(machine, "RestartSec=100ms")
     machine.until(ActiveState="failed", NRestarts="5")
     assert "nonsense" in machine.journal()

@@ -1,4 +1,4 @@
-# What services.intelnav renders to, with a package that lies in `package`.
+# What services.intelnav, defined by the JSON in a file, renders to with a package that lies in `package`.
 { definition, package }:
 let
   lib = import ./stub/lib;
@@ -10,4 +10,4 @@ in
 import ../../nix/render.nix {
   inherit lib pkgs;
   module = import ../../nix/module.nix { packages.x86_64-linux.default = package; };
-} definition
+} (builtins.fromJSON (builtins.readFile definition))
