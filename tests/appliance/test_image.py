@@ -111,7 +111,7 @@ def test_the_user_can_write_nothing_of_the_program() -> None:
 def test_no_secret_is_in_it() -> None:
     assert (
         shell(
-            "grep -rlIE 'BEGIN ([A-Z]+ )?PRIVATE KEY' / --exclude-dir=proc --exclude-dir=sys --exclude='*.py'",
+            "grep -rlIE 'BEGIN ([A-Z]+ )?PRIVATE KEY' / --exclude-dir=proc --exclude-dir=sys --exclude='*.py'; true",
             "--user=0",
         )
         == []
