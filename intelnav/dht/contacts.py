@@ -11,6 +11,8 @@ PUBLIC_KEY = 32
 _PORT = 2
 _V4_BYTES = 4
 _V6_BYTES = 16
+# The same few thousand contacts are named again and again. It bounds what a stream of new ones can take, to some MB.
+_REMEMBERED = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,17 @@ def unpack(data: object) -> Contact:
     """The inverse of `pack`; raises ValueError for what cannot be a contact."""
     if type(data) is not bytes:
         raise ValueError("must be a byte string")
-    return Contact(data[:PUBLIC_KEY], *unpack_address(data[PUBLIC_KEY:]))
+    return _unpack(data)
 
 
 def is_loopback(host: str) -> bool:
     """Whether `host` is this machine, by any of its loopback addresses."""
     return _ip(host).is_loopback
+
+
+def is_global(host: str) -> bool:
+    """Whether `host` is an address of the open internet."""
+    return _sphere(host) == 0
 
 
 def is_credible(host: str, teller: str) -> bool:
@@ -83,6 +90,7 @@ def is_credible(host: str, teller: str) -> bool:
     return _sphere(host) <= _sphere(teller)
 
 
+@lru_cache(_REMEMBERED)
 def network_of(host: str) -> str:
     """The network whose members count together: the /24 of an IPv4 address, the /48 of an IPv6 one."""
     ip = _ip(host)
@@ -96,11 +104,17 @@ def owner_of(host: str) -> str:
     return ip.packed[:8].hex()
 
 
+@lru_cache(_REMEMBERED)
+def _unpack(data: bytes) -> Contact:
+    return Contact(data[:PUBLIC_KEY], *unpack_address(data[PUBLIC_KEY:]))
+
+
+@lru_cache(_REMEMBERED)
 def _sphere(host: str) -> int:
     ip = _ip(host)
     return 2 if ip.is_loopback else 0 if ip.is_global else 1
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(_REMEMBERED)
 def _ip(host: str) -> IPv4Address | IPv6Address:
     return ip_address(host)

@@ -5,12 +5,11 @@ XOR-nearest, and its table pings by itself (docs/adr/0007).
 """
 
 from collections import Counter
-from ipaddress import ip_address
 
 from kademlia.node import Node
 from kademlia.routing import KBucket, RoutingTable
 
-from intelnav.dht.contacts import Contact, nearest, network_of
+from intelnav.dht.contacts import Contact, is_global, nearest, network_of
 from intelnav.dht.keys import KEY_BYTES, node_id
 
 BUCKET = 8
@@ -120,7 +119,7 @@ class Table:
         return bool(bucket.has_in_range(self._me) or bucket.depth() % _DEPTH_STEP != 0)
 
     def _fits(self, bucket: KBucket, contact: Contact) -> bool:
-        if not ip_address(contact.host).is_global:
+        if not is_global(contact.host):
             return True
         network = network_of(contact.host)
         same = [

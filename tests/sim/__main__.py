@@ -1,7 +1,7 @@
-"""`python -m tests.sim [NODES ...]`: simulate the DHT with so many nodes, by default 1,000 and 10,000."""
+"""`python -m tests.sim [--lookups N] [NODES ...]`: the DHT with so many nodes, by default 1,000 and 10,000."""
 
+import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from tests.sim.scenario import Figures, Plan, in_processes, simulate
 FILE = Path("build/sim.json")
 PLOT = Path("build/sim.svg")
 SIZES = (1000, 10_000)
+LOOKUPS = 1000
 
 MODEL = (
     f"Real: the nodes' own code from lookup to contact table, datagrams as encoded, every signature. Simulated: clock "
@@ -26,11 +27,17 @@ MODEL = (
 def main() -> None:
     """The largest swarm has a process to itself, the others share one: together about as long."""
     began = time.perf_counter()
-    sizes = sorted(map(int, sys.argv[1:])) or list(SIZES)
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=MODEL)
+    parser.add_argument(
+        "nodes", type=int, nargs="*", default=SIZES, help="how many nodes, in each simulation"
+    )
+    parser.add_argument("--lookups", type=int, default=LOOKUPS, help="how many right after the deaths")
+    given = parser.parse_args()
+    sizes = sorted(given.nodes)
     print(MODEL)
     cores = max(1, min(2, os.cpu_count() or 1))
-    small = lambda: [cell for size in sizes[:-1] for cell in simulate(Plan(size))]  # noqa: E731
-    large = lambda: simulate(Plan(sizes[-1]), at_once=cores)  # noqa: E731
+    small = lambda: [cell for size in sizes[:-1] for cell in simulate(Plan(size, lookups=given.lookups))]  # noqa: E731
+    large = lambda: simulate(Plan(sizes[-1], lookups=given.lookups), at_once=cores)  # noqa: E731
     parts: list[list[Figures]] = in_processes([small, large], cores)
     cells = [cell for part in parts for cell in part]
     seconds = time.perf_counter() - began

@@ -22,7 +22,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is simulated: so many lookups right after the deaths, and `later` after the living announced again.
+    """How much is simulated: so many lookups right after the deaths, or `later` after the living announced again.
 
     `idle` nodes then only keep in touch for five minutes, as all do in life.
     """
@@ -36,7 +36,7 @@ class Plan:
 
 
 def simulate(plan: Plan, at_once: int = 1) -> list[Figures]:
-    """The figures of each share of dead nodes, which all start from the same swarm; so many of them at once."""
+    """The figures of each share of dead nodes; all start from the same swarm, and so many processes share the work."""
     # Nothing is thrown away before the end, so looking for garbage only takes time.
     gc.disable()
     try:
@@ -44,13 +44,18 @@ def simulate(plan: Plan, at_once: int = 1) -> list[Figures]:
             swarm = Swarm(loop, plan.size, plan.seed)
             loop.run_until_complete(swarm.join())
             announced = loop.run_until_complete(swarm.announce(FIRST))
-            cells = [
-                lambda dead=dead: loop.run_until_complete(_cell(swarm, plan, dead, announced))
+            parts = [
+                lambda dead=dead, part=part: loop.run_until_complete(part(swarm, plan, dead))
                 for dead in plan.dead
+                for part in (_at_once, _later)
             ]
-            return in_processes(cells, at_once)
+            figures = in_processes(parts, at_once)
     finally:
         gc.enable()
+    return [
+        {"nodes": plan.size, "dead": dead, "announcement_before": _traffic(announced), **first, **second}
+        for dead, first, second in zip(plan.dead, figures[::2], figures[1::2], strict=True)
+    ]
 
 
 def in_processes(tasks: Sequence[Callable[[], Any]], at_once: int) -> list[Any]:
@@ -77,26 +82,30 @@ def _send(sender: Any, task: Callable[[], Any]) -> None:
     sender.close()
 
 
-async def _cell(swarm: Swarm, plan: Plan, dead: float, announced: Sequence[Tally]) -> Figures:
+async def _at_once(swarm: Swarm, plan: Plan, dead: float) -> Figures:
+    """What those find who look before anybody has announced again."""
+    await _kill(swarm, plan, dead)
+    return {"lookups_at_once": _lookups(await swarm.look_up(plan.lookups, FIRST))}
+
+
+async def _later(swarm: Swarm, plan: Plan, dead: float) -> Figures:
+    """What is found, and what it costs to keep in touch, when the living have announced again."""
+    await _kill(swarm, plan, dead)
+    again = await swarm.announce(SECOND)
+    later = await swarm.look_up(plan.later, SECOND)
+    idle = _traffic(await swarm.idle(plan.idle, IDLE_SECONDS))
+    return {
+        "lookups_after_announcing": _lookups(later),
+        "announcement_after": _traffic(again),
+        "upkeep_per_second": {name: idle[name] / IDLE_SECONDS for name in ("datagrams", "bytes")},
+    }
+
+
+async def _kill(swarm: Swarm, plan: Plan, dead: float) -> None:
     # Python seeds its generator anew in each fork.
     random.seed(plan.seed)
     swarm.kill(dead)
     await swarm.withdraw(WITHDRAWN)
-    at_once = await swarm.look_up(plan.lookups, FIRST)
-    again = await swarm.announce(SECOND)
-    later = await swarm.look_up(plan.later, SECOND)
-    idle = await swarm.idle(plan.idle, IDLE_SECONDS)
-    return {
-        "nodes": plan.size,
-        "dead": dead,
-        "lookups_at_once": _lookups(at_once),
-        "lookups_after_announcing": _lookups(later),
-        "announcement_before": _traffic(announced),
-        "announcement_after": _traffic(again),
-        "upkeep_per_second": {
-            name: value / IDLE_SECONDS for name, value in _traffic(idle).items() if name != "count"
-        },
-    }
 
 
 def _lookups(found: Sequence[Found]) -> Figures:
