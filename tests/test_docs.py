@@ -41,6 +41,12 @@ def test_every_link_leads_to_a_file_and_a_heading_of_it(page: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
+    prose = " ".join(token.content for token in tokens(page) if token.type == "text")
+    assert re.findall(r"\b(?:[A-Z]+_[A-Z_]+|TODO|FIXME|TBD|XXX)\b", prose) == []
+
+
 def test_every_decision_is_listed() -> None:
     listed = [link for link in links(ROOT / "docs/adr/README.md") if "/" not in link]
     assert listed == sorted(path.name for path in (ROOT / "docs/adr").glob("0*.md"))
