@@ -94,7 +94,10 @@ class Upkeep:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.join_seconds):
                     await heard.wait()
-                    await node.lookup(node.id, records=False)
+        if heard.is_set() and not (await node.lookup(node.id, records=False)).holders():
+            # A datagram was lost, of the one node that had answered. By then it has again, or another has.
+            await anyio.sleep(ALONE_SECONDS)
+            await node.lookup(node.id, records=False)
 
     async def refresh(self) -> None:
         """Look up the own neighbourhood, and visit one of the buckets and every part of which too little is known.

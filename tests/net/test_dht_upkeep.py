@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from intelnav.dht.datagrams import Answer, Datagram, Request
 from intelnav.dht.lookup import Lookup, LookupLimits
 from intelnav.domain.advert import Address
 from intelnav.net.dht_node import DhtSettings
@@ -81,6 +82,27 @@ async def test_the_contacts_that_were_kept_are_enough(host: MakeHost, tmp_path: 
     others[0].kill()
     again = await host([first.address, NOBODY], contacts=file, seed=b"s" * 32)
     assert knows(again, others[1:])
+
+
+async def test_a_lost_datagram_does_not_leave_a_newcomer_alone(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await host()
+    hosts = [first] + [await host([first.address]) for _ in range(3)]
+    lost: list[bytes] = []
+    answer = first.node._handlers.answer
+
+    def silent_once(datagram: Datagram, sender: tuple[str, int], now: float) -> Answer | None:
+        assert isinstance(datagram.content, Request)
+        if datagram.content.query == "find" and not lost:
+            lost.append(datagram.id)
+            return None
+        return answer(datagram, sender, now)
+
+    monkeypatch.setattr(first.node._handlers, "answer", silent_once)
+    newcomer = await host([first.address])
+    assert lost
+    assert knows(newcomer, hosts)
 
 
 async def test_other_bootstrap_addresses_are_tried_at_once(host: MakeHost) -> None:
