@@ -26,6 +26,17 @@ ARG BUILD_PACKAGES=""
 ARG CMAKE_ARGS=""
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     apt-get update && apt-get install -y --no-install-recommends g++ cmake ninja-build ${BUILD_PACKAGES}
+# Of these packages only the headers, and of Debian 13: for what Debian 12 has in too old a version. What is linked with
+# remains Debian 12's.
+ARG NEWER_HEADERS=""
+RUN if [ -n "${NEWER_HEADERS}" ]; then \
+        mkdir -p /newer/lists/partial && cd /newer \
+        && cat /etc/apt/sources.list.d/*.sources | awk -v RS= 'NR == 1' | sed 's/^Suites:.*/Suites: trixie/' > trixie.sources \
+        && newer() { apt-get -o Dir::Etc::sourcelist=/newer/trixie.sources -o Dir::Etc::sourceparts=- \
+            -o Dir::State::lists=/newer/lists -o APT::Sandbox::User=root "$@"; } \
+        && newer update && newer download ${NEWER_HEADERS} \
+        && for each in *.deb; do dpkg --extract "$each" .; done && cp --recursive usr/include/. /usr/include/; \
+    fi
 COPY --from=wanted /llama.txt .
 RUN --mount=type=cache,target=/root/.cache/pip \
     /build/bin/pip download --no-deps --no-binary llama-cpp-python --dest /download --requirement llama.txt \
