@@ -43,6 +43,7 @@ main() {
     state=${XDG_STATE_HOME:-$HOME/.local/state}/intelnav
     app=$data/app
     bin=$HOME/.local/bin
+    unit=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/intelnav.service
     programs='intelnav intelnav-node'
     if [ "$action" = install ]; then install_; else uninstall; fi
 }
@@ -97,6 +98,7 @@ uninstall() {
     fi
     pids=$(running)
     [ -z "$pids" ] || fail "a node runs from there: stop it first (process $pids)"
+    [ ! -e "$unit" ] || fail "systemd has a unit that starts it: run 'intelnav service uninstall' first ($unit)"
     [ "$dry" = no ] || { say "Nothing is done: --dry-run."; return 0; }
     for program in $programs; do
         ! is_ours "$bin/$program" || rm -f "$bin/$program"

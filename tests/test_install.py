@@ -139,6 +139,17 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(user: User) -> None:
     assert user.has == set()
 
 
+def test_the_program_of_a_unit_that_is_installed_stays(user: User) -> None:
+    unit = user.home / ".config/systemd/user/intelnav.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\n")
+    before = user.has
+    assert f"run 'intelnav service uninstall' first ({unit})" in user.fail("--uninstall", "--purge")
+    assert user.has == before
+    unit.unlink()
+    user.succeed("--uninstall", "--purge")
+
+
 @pytest.mark.appliance
 def test_of_an_installation_that_fails_nothing_stays(user: User, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
