@@ -75,7 +75,7 @@ class ConfigFile:
         try:
             found = await to_thread.run_sync(load, self.path, self._environ)
             await check(found)
-        except IntelNavError as error:
+        except (IntelNavError, OSError) as error:
             self.error = str(error)
             raise ConfigError(str(error)) from error
         self.restart = restart_keys(self._started, found)

@@ -125,12 +125,19 @@ class NoForeignPages:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not _is_local_name(host):
             reason = f"The host {host[:100]!r} is refused: call this node by its IP address or as localhost"
-        elif origin is not None and urlsplit(origin).netloc != host:
+        elif origin is not None and not _is_of(origin, host):
             reason = f"Pages of {origin[:100]!r} may not call this node"
         else:
             await self._app(scope, receive, send)
             return
         await ApiError(403, "foreign_page", reason).response()(scope, receive, send)
+
+
+def _is_of(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 def _is_local_name(host: str) -> bool:

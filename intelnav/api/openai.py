@@ -29,6 +29,10 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _role(value: Any) -> Any:
+    return "system" if value == "developer" else value
+
+
 def _parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
@@ -105,8 +109,21 @@ class TextPart(StrictBody):
 class Message(StrictBody):
     """One turn of the conversation."""
 
-    role: Literal["system", "user", "assistant"]
+    # "developer" is what OpenAI calls the system in newer models; templates know the older name.
+    role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
     content: Annotated[list[TextPart], BeforeValidator(_parts)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_null(cls, given: object) -> object:
+        """A client that sends an answer back sends along what was not in it; a name changes nothing here."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: value
+            for name, value in given.items()
+            if name != "name" and (value is not None or name in cls.model_fields)
+        }
 
     @property
     def text(self) -> str:

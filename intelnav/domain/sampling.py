@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from math import isfinite
 
+# To divide logits by less than this overflows, and leaves no probabilities to draw from.
+_GREEDY_BELOW = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Sampling settings of one session; the token is a function of these, the position and the logits alone.
 
-    `temperature` 0 is greedy. `top_k` 0 keeps all. `repeat_penalty` 1 is off; it looks at the answer's own
-    tokens, the only ones that a tail knows. Raises ValueError naming the field that is out of range.
+    `temperature` 0, or below 10⁻⁶, is greedy. `top_k` 0 keeps all. `repeat_penalty` 1 is off; it looks at the answer's
+    own tokens, the only ones that a tail knows. Raises ValueError naming the field that is out of range.
     """
 
     seed: int = 0
@@ -31,3 +34,8 @@ class Sampling:
             value = getattr(self, name)
             if not isfinite(value) or not low <= value <= high:
                 raise ValueError(f"{name} = {value} is out of range: {low} to {high}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the token is the likeliest one."""
+        return self.temperature < _GREEDY_BELOW

@@ -97,7 +97,7 @@ class DhtDiscovery:
         """What the swarm serves, with those who list it."""
         found: dict[ListedModel, list[PeerId]] = {}
         for record, _ in await self._offers(MODELS_KEY):
-            for model in record.offer.models:
+            for model in dict.fromkeys(record.offer.models):
                 found.setdefault(model, []).append(record.peer)
         return found
 
@@ -234,8 +234,19 @@ class DhtDiscovery:
                 self._cache_seconds if records else min(EMPTY_SECONDS, self._cache_seconds)
             ):
                 records = await self._node.get(key)
-                self._cache[key] = time.monotonic(), records
+                self._remember(key, records)
         return records
+
+    def _remember(self, key: bytes, records: list[Record]) -> None:
+        """Keep what was read, and let go of what is too old to be used, of what strangers had this node look up."""
+        now = time.monotonic()
+        self._cache[key] = now, records
+        for old in [each for each, (at, _) in self._cache.items() if now - at > self._cache_seconds]:
+            del self._cache[old]
+        for idle in [
+            each for each, lock in self._reading.items() if each not in self._cache and not lock.locked()
+        ]:
+            del self._reading[idle]
 
     def _chunks(self, offer: Offer) -> Address | None:
         return None if offer.chunks is None else next(iter(self._dialable([offer.chunks])), None)

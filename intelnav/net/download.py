@@ -83,7 +83,7 @@ async def download(
             notes = _agreed(response, url, before, known)
             await to_thread.run_sync(room, notes.size - notes.synced)
             await _receive(response, part, notes, progress, rate)
-    except (httpx.HTTPError, TimeoutError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         raise DownloadFailed(f"{url}: {reason}; import it again to go on from there") from error
     except ContentError:

@@ -70,6 +70,8 @@ def in_slice(manifest: Manifest, layers: LayerRange, path: Path) -> dict[str, Lo
     """
     header = read_header(path)
     found: dict[str, Located] = {}
+    if not header.tensors:
+        raise ContentError(f"{path} has no tensors")
     at = min(tensor.offset for tensor in header.tensors)
     for blob in needed(manifest, layers):
         found[blob.cid] = Located(blob.size, (Extent(path, at, blob.size),))

@@ -70,6 +70,7 @@ async def test_a_bug_gets_an_error_object_and_ends_one_request_only(serving: Ser
         ("box.local:7717", "http://box.local:7717", True),
         ("127.0.0.1:7717", "http://evil.example", False),
         ("127.0.0.1:7717", "null", False),
+        ("127.0.0.1:7717", "http://[", False),
         ("127.0.0.1:7717", "http://127.0.0.1:8080", False),
         # A page whose own name was rebound to this machine is of the same origin as what it calls.
         ("evil.example:7717", "http://evil.example:7717", False),

@@ -35,6 +35,20 @@ def test_messages_become_role_and_text() -> None:
     )
 
 
+def test_an_answer_may_be_sent_back_as_the_official_client_has_it() -> None:
+    said = {"role": "assistant", "content": "Paris.", "refusal": None, "annotations": None, "audio": None}
+    said |= {"function_call": None, "tool_calls": None}
+    asked = {"role": "user", "content": "And Spain?", "name": "ada"}
+    messages = [{"role": "developer", "content": "Be brief."}, said, asked]
+    assert chat(messages=messages).messages == (
+        {"role": "system", "content": "Be brief."},
+        {"role": "assistant", "content": "Paris."},
+        {"role": "user", "content": "And Spain?"},
+    )
+    assert refusal(messages=[said | {"tool_calls": [{"id": "1"}]}]).param == "messages.0.tool_calls"
+    assert refusal(messages=[said | {"content": None}]).param == "messages.0.content"
+
+
 def test_sampling_is_passed_on() -> None:
     request = chat(temperature=2, top_p=0.5, top_k=40, min_p=0.05, repeat_penalty=1.1, seed=7)
     assert request.sampling == Sampling(

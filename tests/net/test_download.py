@@ -347,3 +347,10 @@ async def test_damaged_notes_cost_a_download_and_no_more(
     part.with_suffix(".json").write_text(notes, encoding="latin-1")
     await Fetch(client, hub.url(PATH), part)()
     assert content(part) == FILE
+
+
+async def test_an_address_that_no_program_can_dial_is_a_failure_like_others(
+    client: httpx.AsyncClient, part: Path
+) -> None:
+    with pytest.raises(DownloadFailed):
+        await Fetch(client, "http://xn--a/x.gguf", part)()

@@ -30,7 +30,7 @@ def _samplers(sampling: Sampling, vocabulary: int, position: int) -> list[int]:
     penalties = llama.llama_sampler_init_penalties(
         vocabulary, PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0
     )
-    if sampling.temperature == 0:
+    if sampling.is_greedy:
         return [penalties, llama.llama_sampler_init_greedy()]
     return [
         penalties,

@@ -163,7 +163,7 @@ class LlamaSlice:
         # argmax takes a NaN for the largest.
         if not isfinite(logits[best]):
             raise PeerError(Code.BAD_REQUEST, "the hidden states lead to logits that are not finite")
-        if sampling.temperature == 0 and sampling.repeat_penalty == 1:
+        if sampling.is_greedy and sampling.repeat_penalty == 1:
             return best
         return sample(self._context, row, self.info.vocabulary, sampling, position, state.answers.recent())
 
