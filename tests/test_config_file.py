@@ -84,12 +84,15 @@ async def test_what_is_wrong_changes_nothing(file: ConfigFile, path: Path) -> No
     assert (status["valid"], "write a whole number" in status["error"]) == (False, True)
 
 
-async def test_what_the_file_names_may_be_wrong_and_become_right(file: ConfigFile, path: Path) -> None:
+@pytest.mark.parametrize("kind", [ContentError, OSError])
+async def test_what_the_file_names_may_be_wrong_and_become_right(
+    file: ConfigFile, path: Path, kind: type[Exception]
+) -> None:
     problems = ["no sound model"]
 
     async def check(_: NodeConfig) -> None:
         if problems:
-            raise ContentError(problems[0])
+            raise kind(problems[0])
 
     write(path, "limits: {sessions: 4}\n")
     await changed(file)

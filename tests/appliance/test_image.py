@@ -92,7 +92,7 @@ def test_what_it_says_of_itself() -> None:
     assert settings["Healthcheck"]["Test"] == ["CMD", "python3", "-m", "intelnav.cli.health"]
 
 
-def test_it_has_no_compiler_and_no_package_installer() -> None:
+def test_it_has_no_compiler_and_no_pip() -> None:
     tools = "gcc cc g++ c++ clang ld as make cmake ninja pip pip3 git curl wget"
     assert shell(f"for tool in {tools}; do command -v $tool; done; true") == []
     assert shell("python3 -c 'import importlib.util as u; print(u.find_spec(\"pip\"))'") == ["None"]

@@ -230,6 +230,24 @@ async def test_within_a_moment_the_same_question_costs_nothing(host: MakeHost) -
     assert len(await one.discovery.providers(MODEL)) == 2
 
 
+async def test_what_was_read_is_not_kept_for_longer_than_it_is_used(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await host(cache_seconds=60.0)
+    now = time.monotonic()
+    for number in range(50):
+        monkeypatch.setattr(time, "monotonic", lambda at=now + 100.0 * number: at)
+        assert await one.discovery.providers(f"b3-{number}") == []
+    assert len(one.discovery._cache) == len(one.discovery._reading) == 1
+
+
+async def test_a_model_that_one_host_lists_twice_has_one_host(host: MakeHost) -> None:
+    first = await host()
+    one = await host([first.address])
+    await one.discovery.announce_models([TINY, TINY], [one.address])
+    assert await first.discovery.models() == {TINY: [one.identity.peer]}
+
+
 async def test_an_advert_that_does_not_fit_is_refused_and_not_kept(host: MakeHost) -> None:
     one = await host()
     many = [LayerRange(2 * number + 1000, 2 * number + 1001) for number in range(32)]

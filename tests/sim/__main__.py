@@ -10,12 +10,11 @@ from typing import Any
 from tests.bench.results import merge, show
 from tests.sim.network import LOSS, ROUND_TRIP_MEDIAN, ROUND_TRIP_SIGMA
 from tests.sim.plot import draw
-from tests.sim.scenario import Figures, Plan, in_processes, simulate
+from tests.sim.scenario import LOOKUPS, Figures, Plan, in_processes, simulate
 
 FILE = Path("build/sim.json")
 PLOT = Path("build/sim.svg")
 SIZES = (1000, 10_000)
-LOOKUPS = 1000
 
 MODEL = (
     f"Real: the nodes' own code from lookup to contact table, datagrams as encoded, every signature. Simulated: clock "
@@ -33,12 +32,16 @@ def main() -> None:
     )
     parser.add_argument("--lookups", type=int, default=LOOKUPS, help="how many right after the deaths")
     given = parser.parse_args()
-    sizes = sorted(given.nodes)
+    *others, largest = [Plan(size, lookups=given.lookups) for size in sorted(given.nodes)]
     print(MODEL)
     cores = max(1, min(2, os.cpu_count() or 1))
-    small = lambda: [cell for size in sizes[:-1] for cell in simulate(Plan(size, lookups=given.lookups))]  # noqa: E731
-    large = lambda: simulate(Plan(sizes[-1], lookups=given.lookups), at_once=cores)  # noqa: E731
-    parts: list[list[Figures]] = in_processes([small, large], cores)
+    parts: list[list[Figures]] = in_processes(
+        [
+            lambda: [cell for plan in others for cell in simulate(plan)],
+            lambda: simulate(largest, at_once=cores),
+        ],
+        cores,
+    )
     cells = [cell for part in parts for cell in part]
     seconds = time.perf_counter() - began
     show_all(cells)

@@ -14,6 +14,7 @@ from tests.sim.swarm import Found, Swarm
 
 WITHDRAWN = 0.05
 IDLE_SECONDS = 300.0
+LOOKUPS = 1000
 # What tells the announcements apart, before the deaths and after.
 FIRST, SECOND = 0.0, 0.5
 
@@ -29,7 +30,7 @@ class Plan:
 
     size: int
     dead: tuple[float, ...] = (0.0, 0.3, 0.6)
-    lookups: int = 1000
+    lookups: int = LOOKUPS
     later: int = 300
     idle: int = 30
     seed: int = 1

@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from intelnav.domain.errors import ContentError
-from intelnav.store.extents import CHUNK, Extent, Located, in_file
+from intelnav.domain.slice import LayerRange
+from intelnav.store.extents import CHUNK, Extent, Located, in_file, in_slice
 from intelnav.store.faults import is_sound
 from intelnav.store.gguf import Value, encode_header, padded
 from intelnav.store.gguf_reader import read_header
@@ -47,6 +48,13 @@ def test_a_file_that_became_shorter_is_found_out(tmp_path: Path) -> None:
     path.write_bytes(bytes(10))
     with pytest.raises(ContentError, match="ends 5 bytes too early"):
         list(Located(15, (Extent(path, 0, 15),)).read(0, 15))
+
+
+def test_a_slice_without_tensors_is_refused(donor: Donor, tmp_path: Path) -> None:
+    path = tmp_path / "empty.gguf"
+    path.write_bytes(encode_header({"general.alignment": Value.integer(32)}, [], 32))
+    with pytest.raises(ContentError, match="no tensors"):
+        in_slice(donor.manifest, LayerRange(0, 1), path)
 
 
 def test_a_bundle_whose_tensors_stand_together_is_one_extent(donor: Donor) -> None:
