@@ -158,6 +158,8 @@ class Network:
             await self.discovery.withdraw_models()
         if at and relay:
             await self._put(self.discovery.announce_relay(at, room))
+        else:
+            await self.discovery.withdraw_relay()
         if at and (adverts or relay):
             await self._put(self.discovery.announce_contribution(at, room))
         else:

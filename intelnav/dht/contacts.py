@@ -98,6 +98,7 @@ def network_of(host: str) -> str:
     return ip.packed[:kept].hex()
 
 
+@lru_cache(_REMEMBERED)
 def owner_of(host: str) -> str:
     """Who counts as one host: an IPv4 address, or the /64 of an IPv6 one."""
     ip = _ip(host)

@@ -4,20 +4,15 @@ Nothing waits for a round: each answer and each time-out frees its place at once
 and holds nobody up. An answer that comes after its time-out still counts.
 """
 
-from bisect import insort
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
+from intelnav.dht.candidates import Candidate, Candidates
 from intelnav.dht.contacts import Contact, is_credible, nearest
 from intelnav.dht.datagrams import Answer, Request
 from intelnav.dht.reading import Reading
 from intelnav.dht.records import Record
 from intelnav.domain.identity import PeerId
-
-# Contacts that may claim one address: a liar could give a good one away, or have a victim asked again and again.
-KEYS_PER_ADDRESS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +54,11 @@ class Holder:
     token: bytes | None
 
 
-@dataclass(slots=True)
-class _Candidate:
-    contact: Contact
-    state: Literal["new", "asked", "late", "answered"] = "new"
-    token: bytes | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Due:
     """What to ask next: a contact on the way, or, with marks of what is `wanted`, a holder for records."""
 
-    candidate: _Candidate
+    candidate: Candidate
     wanted: tuple[bytes, ...] = ()
 
 
@@ -98,8 +86,6 @@ class Lookup:
     ) -> None:
         self.target = target
         self.requests = 0
-        self._place = int.from_bytes(target, "big")
-        self._own = own
         self._reading = None if seed is None else Reading(target, seed, is_signed)
         self._unix = unix - now
         self._limits = limits or LookupLimits()
@@ -107,16 +93,14 @@ class Lookup:
         self._over = False
         self._ends = now + self._limits.seconds
         self._late_until = now + self._limits.last_patience
-        self._candidates: dict[bytes, _Candidate] = {}
-        self._order: list[tuple[int, bytes]] = []
-        self._addresses: Counter[tuple[str, int]] = Counter()
+        self._candidates = Candidates(target, own)
         self._asked: dict[int, _Due] = {}
         self._waiting: dict[int, float] = {}
         self._sent: dict[int, float] = {}
         self._slowest: float | None = None
         self._patience = self._limits.patience
         for contact in start:
-            self._consider(contact)
+            self._consider(contact, None)
 
     @property
     def records(self) -> dict[PeerId, Record]:
@@ -148,25 +132,30 @@ class Lookup:
         """When `asks` is to be called next if no answer comes before; None if nothing is waited for."""
         return min(self._waiting.values(), default=None)
 
-    def answered(self, number: int, answer: Answer, now: float) -> None:
-        """The answer to request `number`; its signature is checked. Whatever is wrong in it is passed over."""
+    def answered(self, number: int, teller: Contact, answer: Answer, now: float) -> None:
+        """What `teller` answered to request `number`; that he signed it is checked, and that he is where it was sent.
+
+        Whatever is wrong in it is passed over. If not he was asked but another, only that he is there counts.
+        """
         due = self._asked.pop(number, None) if now < self._ends else None
         if due is None:
             return
         waited = self._waiting.pop(number, None)
         self._learn(now - self._sent[number])
         candidate, reading, unix = due.candidate, self._reading, now + self._unix
+        if teller.key != candidate.contact.key:
+            self._replaced(due, teller, waited is not None)
+            return
         if due.wanted:
             assert reading is not None
             if waited is not None:
                 reading.settled(due.wanted)
             reading.collect_page(candidate.contact.key, due.wanted, answer, unix)
             return
-        candidate.state = "answered"
-        candidate.token = answer.token
-        named = [each for each in answer.contacts if is_credible(each.host, candidate.contact.host)]
+        self._candidates.answered(candidate, answer.token)
+        named = [each for each in answer.contacts if is_credible(each.host, teller.host)]
         for contact in nearest(named, self.target, self._limits.accepted):
-            self._consider(contact)
+            self._consider(contact, teller)
         if reading is not None:
             reading.collect(candidate.contact.key, answer, unix)
 
@@ -179,12 +168,8 @@ class Lookup:
 
     def holders(self) -> list[Holder]:
         """The nodes nearest to the target that answered, nearest first, at most as many as were wanted."""
-        near = nearest(
-            [each.contact for each in self._candidates.values() if each.state == "answered"],
-            self.target,
-            self._limits.wanted,
-        )
-        return [Holder(contact, self._candidates[contact.key].token) for contact in near]
+        near = self._candidates.holders(self._limits.wanted)
+        return [Holder(each.contact, each.token) for each in near]
 
     def _ask(self, due: _Due) -> Ask:
         contact, reading = due.candidate.contact, self._reading
@@ -193,20 +178,22 @@ class Lookup:
             reading.asked(due.wanted)
             request = Request("page", self.target, seed=reading.seed, wanted=due.wanted)
             return Ask(self.requests, contact, request)
-        due.candidate.state = "asked"
+        self._candidates.asked(due.candidate)
         if reading is None:
             return Ask(self.requests, contact, Request("find", self.target))
         request = Request("get", self.target, seed=reading.seed, place=reading.place(), known=reading.known())
         return Ask(self.requests, contact, request)
 
-    def _consider(self, contact: Contact) -> None:
-        if contact.key == self._own or contact.key in self._candidates:
-            return
-        if self._addresses[contact.address] >= KEYS_PER_ADDRESS or self._is_left_alone(contact):
-            return
-        self._addresses[contact.address] += 1
-        self._candidates[contact.key] = _Candidate(contact)
-        insort(self._order, (contact.place ^ self._place, contact.key))
+    def _consider(self, contact: Contact, teller: Contact | None) -> None:
+        if not self._is_left_alone(contact):
+            self._candidates.add(contact, teller)
+
+    def _replaced(self, due: _Due, there: Contact, is_waited_for: bool) -> None:
+        """Not the node that was asked is there, but another."""
+        if not due.wanted:
+            self._candidates.replaced(due.candidate, there)
+        elif is_waited_for:
+            self._unheard(due)
 
     def _learn(self, seconds: float) -> None:
         """An answer took so long: others are given twice the longest time so far."""
@@ -222,28 +209,21 @@ class Lookup:
 
     def _unheard(self, due: _Due) -> None:
         if not due.wanted:
-            due.candidate.state = "late"
+            self._candidates.late(due.candidate)
         elif self._reading is not None:
             self._reading.settled(due.wanted)
             self._reading.lost(due.candidate.contact.key)
 
     def _parallel(self) -> int:
         """How many may be asked at once. More on the way would ask those whom the next answer shows to be too far."""
-        states = (self._candidates[key].state for _, key in self._order)
-        nearest_alive = next((state for state in states if state != "late"), None)
-        return self._limits.wanted if nearest_alive == "answered" else self._limits.parallel
+        return self._limits.wanted if self._candidates.nearest_answered() else self._limits.parallel
 
     def _next(self) -> _Due | None:
         """What to ask next. First the nearest that were not asked, so that pages do not hold up the walk."""
         if self._over or self.requests >= self._limits.requests:
             return None
-        alive = 0
-        for _, key in self._order:
-            candidate = self._candidates[key]
-            if candidate.state == "new":
-                return _Due(candidate)
-            alive += candidate.state != "late"
-            if alive >= self._limits.wanted:
-                break
+        candidate = self._candidates.next(self._limits.wanted)
+        if candidate is not None:
+            return _Due(candidate)
         page = None if self._reading is None else self._reading.next_page()
-        return None if page is None else _Due(self._candidates[page[0]], page[1])
+        return None if page is None else _Due(self._candidates.of(page[0]), page[1])

@@ -117,18 +117,23 @@ def _fields(key: bytes, peer: PeerId) -> dict[str, Field]:
 
 
 def encode_record(identity: Identity, key: bytes, offer: Offer, *, seq: int, expires: int) -> Record:
-    """A record signed by `identity`. Raises PeerError `too_long` if its body has more than 512 bytes."""
+    """A record signed by `identity`. Raises PeerError if readers would refuse it: `too_long` where it says too much."""
     entries: dict[str, Any] = {"key": key, "seq": seq, "expires": expires}
     for name, wanted in {"addrs": f.ADDRESSES, **_fields(key, identity.peer)}.items():
         value = offer.addresses if name == "addrs" else getattr(offer, name)
         if value != wanted.default:
             entries[name] = wanted.write(value)
     body = cbor.dump(entries)
-    if len(body) > MAX_BODY:
-        raise PeerError(Code.TOO_LONG, f"an advert of {len(body)} bytes, at most {MAX_BODY} are allowed")
+    said = max(len(offer.slices), len(offer.models))
+    if len(body) > MAX_BODY or said > MAX_SLICES:
+        raise PeerError(
+            Code.TOO_LONG,
+            f"an advert of {len(body)} bytes with {said} slices or models, at most {MAX_BODY} bytes "
+            f"with {MAX_SLICES} are allowed",
+        )
     signature = identity.sign(_SIGNED + body)
     data = cbor.dump({"body": body, "pk": identity.peer.key, "sig": signature})
-    return Record(key, identity.peer, seq, expires, offer, body, signature, data)
+    return parse_record(data, key, expires - 1)
 
 
 def parse_record(data: object, key: bytes, now: float) -> Record:

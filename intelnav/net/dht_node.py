@@ -156,12 +156,14 @@ class DhtNode:
     def ping(
         self, address: tuple[str, int], key: bytes | None, on_answer: Callable[[], None] | None = None
     ) -> None:
-        """Ask the node with this key, or whoever is there, for a sign of life, unless that is being done."""
+        """Ask whoever is there, the node with this key as far as is known, for a sign of life; once at a time."""
         if address in self._pinged:
             return
 
         def answered(contact: Contact, answer: Answer) -> None:
             self._pinged.discard(address)
+            if key is not None and key != contact.key:
+                self._failed(Contact(key, *address))
             self._met(contact, answer)
             if on_answer is not None:
                 on_answer()
@@ -172,15 +174,14 @@ class DhtNode:
                 self._unheard(Contact(key, *address))
 
         request = Request("ping", client=self.reach.stays_out_of_tables)
-        if self.socket.ask(address, key, request, answered, silent):
+        if self.socket.ask(address, request, answered, silent):
             self._pinged.add(address)
 
     def _send_ask(self, lookup: Lookup, ask: Ask, heard: asyncio.Event) -> None:
         request = replace(ask.request, client=self.reach.stays_out_of_tables)
 
         def answered(contact: Contact, answer: Answer) -> None:
-            self._met(contact, answer)
-            lookup.answered(ask.number, answer, asyncio.get_running_loop().time())
+            lookup.answered(ask.number, contact, answer, asyncio.get_running_loop().time())
             heard.set()
 
         if not self._ask(ask.contact, request, answered):
@@ -195,9 +196,8 @@ class DhtNode:
         outcome: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
         def answered(contact: Contact, answer: Answer) -> None:
-            self._met(contact, answer)
             if not outcome.done():
-                outcome.set_result(answer.stored)
+                outcome.set_result(answer.stored if contact == holder.contact else None)
 
         for _ in range(2):
             if not self._ask(holder.contact, request, answered):
@@ -209,13 +209,20 @@ class DhtNode:
         return False
 
     def _ask(self, contact: Contact, request: Request, answered: Callable[[Contact, Answer], None]) -> bool:
-        return self.socket.ask(
-            contact.address, contact.key, request, answered, lambda: self._unheard(contact)
-        )
+        def heard(there: Contact, answer: Answer) -> None:
+            if there.key != contact.key:
+                self._failed(contact)
+            self._met(there, answer)
+            answered(there, answer)
+
+        return self.socket.ask(contact.address, request, heard, lambda: self._unheard(contact))
 
     def _unheard(self, contact: Contact) -> None:
-        self.table.failed(contact)
         self._silences.silent(contact.address, asyncio.get_running_loop().time())
+        self._failed(contact)
+
+    def _failed(self, contact: Contact) -> None:
+        self.table.failed(contact)
         if contact in self.table:
             # One lost datagram must not cost it its place, and no lookup asks it until it answers.
             self.ping(contact.address, contact.key)

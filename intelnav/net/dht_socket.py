@@ -39,7 +39,6 @@ OnRequest = Callable[[Datagram, tuple[str, int]], Answer | None]
 @dataclass(slots=True)
 class _Waiting:
     address: tuple[str, int]
-    key: bytes | None
     on_answer: OnAnswer
     on_silence: Callable[[], None]
     timer: asyncio.TimerHandle
@@ -89,14 +88,13 @@ class DhtSocket(asyncio.DatagramProtocol):
     def ask(
         self,
         address: tuple[str, int],
-        key: bytes | None,
         request: Request,
         on_answer: OnAnswer,
         on_silence: Callable[[], None],
     ) -> bool:
-        """Send a request to the node with this key, or to whoever answers there; False if that cannot be done.
+        """Send a request to whoever answers there; False if that cannot be done.
 
-        Exactly one of the two is called later: `on_answer` with who answered, or `on_silence`.
+        Exactly one of the two is called later: `on_answer` with who answered and signed it, or `on_silence`.
         """
         destination = self._destination(address)
         if destination is None or self._transport is None or len(self._waiting) >= MAX_WAITING:
@@ -104,7 +102,7 @@ class DhtSocket(asyncio.DatagramProtocol):
         request_id = os.urandom(ID_BYTES)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._reply_seconds, self._silent, request_id)
-        self._waiting[request_id] = _Waiting(address, key, on_answer, on_silence, timer)
+        self._waiting[request_id] = _Waiting(address, on_answer, on_silence, timer)
         self.requests_sent += 1
         self._send(destination, encode_request(self._identity, request_id, request))
         return True
@@ -162,7 +160,7 @@ class DhtSocket(asyncio.DatagramProtocol):
         if waiting is None or waiting.address != address:
             return
         datagram = decode(data)
-        if waiting.key not in (None, datagram.key) or not datagram.is_signed():
+        if not datagram.is_signed():
             return
         assert isinstance(datagram.content, Answer)
         del self._waiting[request_id]

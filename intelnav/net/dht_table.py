@@ -124,7 +124,8 @@ class Table:
         network = network_of(contact.host)
         same = [
             node
-            for node in bucket.get_nodes()
+            # Those that wait count, too: the package lets them in by itself, and takes them along when it splits.
+            for node in (*bucket.get_nodes(), *bucket.replacement_nodes.values())
             if node.id != contact.id and network_of(node.contact.host) == network
         ]
         return len(same) < PER_NETWORK

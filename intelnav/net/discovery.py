@@ -4,10 +4,11 @@ import asyncio
 import logging
 import math
 import random
+import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import anyio
 
@@ -15,6 +16,7 @@ from intelnav.dht.contacts import is_loopback
 from intelnav.dht.keys import MODELS_KEY, RELAY_KEY, model_key, peer_key
 from intelnav.dht.records import TTL_SECONDS, ListedModel, Offer, Record, encode_record
 from intelnav.domain.advert import Address, Advert
+from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import PeerId
 from intelnav.net.dht_node import DhtNode
 from intelnav.net.dht_upkeep import JITTER
@@ -115,11 +117,12 @@ class DhtDiscovery:
     async def announce(self, advert: Advert) -> int:
         """Say from now on what this node serves of a model; the number of nodes that keep it.
 
-        It replaces what was said of that model. Raises PeerError `too_long` if it does not fit a record.
+        It replaces what was said of that model. Of more ranges than a record holds, the longest are said. Raises
+        PeerError if none fits.
         """
         offer = Offer(
             addresses=advert.addresses,
-            slices=advert.slices,
+            slices=tuple(sorted(advert.slices, key=len, reverse=True)),
             chunks=advert.chunks,
             engine_class=advert.engine_class,
             load=advert.load,
@@ -127,7 +130,10 @@ class DhtDiscovery:
         return await self._announce(model_key(advert.model), offer)
 
     async def announce_models(self, models: Sequence[ListedModel], addresses: Sequence[Address]) -> int:
-        """List models from now on, for clients that look what there is; replaces what was listed."""
+        """List models from now on, for clients that look what there is; replaces what was listed.
+
+        Of more models than a record holds, the first are listed. Raises PeerError if none fits.
+        """
         return await self._announce(MODELS_KEY, Offer(addresses=tuple(addresses), models=tuple(models)))
 
     async def announce_relay(self, addresses: Sequence[Address], room: int, load: float = 0.0) -> int:
@@ -155,6 +161,10 @@ class DhtDiscovery:
         """List no models any more, and say so at once."""
         await self._withdraw([MODELS_KEY])
 
+    async def withdraw_relay(self) -> None:
+        """No longer be a relay, and say so at once."""
+        await self._withdraw([RELAY_KEY])
+
     async def withdraw_contribution(self) -> None:
         """Neither host nor relay any more, and say so at once."""
         await self._withdraw([peer_key(self._node.identity.peer.key)])
@@ -179,14 +189,31 @@ class DhtDiscovery:
                 await self._changed.wait()
 
     async def _announce(self, key: bytes, offer: Offer) -> int:
-        # Written once before anything is kept: what does not fit is told to who asks for it.
-        self._record(key, offer)
+        offer = self._fitting(key, offer)
         now = time.monotonic()
         announcement = _Announcement(offer, now + LAST_RETRY_SECONDS, math.inf)
         self._announced[key] = announcement
         kept = await self._publish(key, announcement)
         self._changed.set()
         return kept
+
+    def _fitting(self, key: bytes, whole: Offer) -> Offer:
+        """As much of it as one record holds; found before anything is kept, so that who asks is told if it is none."""
+        offer = whole
+        while True:
+            try:
+                self._record(key, offer)
+            except PeerError as error:
+                shorter = replace(offer, slices=offer.slices[:-1], models=offer.models[:-1])
+                if error.code is not Code.TOO_LONG or shorter == offer or shorter.withdraws:
+                    raise
+                offer = shorter
+            else:
+                break
+        said, wanted = len(offer.slices) + len(offer.models), len(whole.slices) + len(whole.models)
+        if said < wanted:
+            log.warning("an advert has room for %d of the %d that this node serves", said, wanted)
+        return offer
 
     async def _publish(self, key: bytes, announcement: _Announcement) -> int:
         record = self._record(key, announcement.offer)
@@ -264,8 +291,15 @@ def _withdrawal(due: float) -> _Announcement:
 
 
 def _leads_home(host: str) -> bool:
+    """Whether a dial of `host` ends at this machine; a name is not looked up for that."""
+    ip: IPv4Address | IPv6Address
     try:
         ip = ip_address(host)
     except ValueError:
-        return host.rstrip(".").lower() == "localhost"
-    return ip.is_loopback or ip.is_unspecified
+        try:
+            # What else a dial takes for an IPv4 address, such as 127.1, 0x7f000001 and 0.
+            ip = IPv4Address(socket.inet_aton(host))
+        except (OSError, ValueError):
+            return host.rstrip(".").lower() == "localhost"
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return (mapped or ip).is_loopback or (mapped or ip).is_unspecified

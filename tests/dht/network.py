@@ -51,7 +51,7 @@ class Network:
         self.members = [
             Member(Contact(self.chance.randbytes(32), f"10.0.{n >> 8}.{n & 255}", 7717)) for n in range(size)
         ]
-        self._by_key = {member.contact.key: member for member in self.members}
+        self._at = {member.contact.address: member for member in self.members}
         contacts = [member.contact for member in self.members]
         for member in self.members:
             others = self.chance.sample(contacts, min(size, known))
@@ -65,7 +65,7 @@ class Network:
 
     def nearest(self, target: bytes, count: int) -> list[Member]:
         living = [each.contact for each in self.members if each.alive and each.hostile is None]
-        return [self._by_key[each.key] for each in nearest(living, target, count)]
+        return [self._at[each.address] for each in nearest(living, target, count)]
 
     def store(self, record: Record, holders: int = 8) -> None:
         for member in self.nearest(record.key, holders):
@@ -76,7 +76,7 @@ class Network:
     ) -> tuple[Lookup, float]:
         """The finished lookup and the seconds it took."""
         now, self.datagrams = 0.0, 0
-        events: list[tuple[float, int, int, Answer]] = []
+        events: list[tuple[float, int, int, Contact, Answer]] = []
         lookup = Lookup(
             target,
             nearest(asker.table, target, 16),
@@ -91,22 +91,22 @@ class Network:
         while True:
             for ask in lookup.asks(now):
                 self.datagrams += 1
-                member = self._by_key.get(ask.contact.key)
+                member = self._at.get(ask.contact.address)
                 answer = None
                 if member is not None and member.alive and self.chance.random() >= self.loss:
                     answer = member.answers(ask, asker.contact)
-                if answer is not None and self.chance.random() >= self.loss:
+                if answer is not None and member is not None and self.chance.random() >= self.loss:
                     self.datagrams += 1
                     serial += 1
                     delay = 2 * self.delay * self.chance.uniform(0.5, 1.5)
-                    heapq.heappush(events, (now + delay, serial, ask.number, answer))
+                    heapq.heappush(events, (now + delay, serial, ask.number, member.contact, answer))
             if lookup.finished:
                 return lookup, now
             wake = lookup.wake_at()
             assert wake is not None
             assert wake > now or events
             if events and events[0][0] <= wake:
-                now, _, number, answer = heapq.heappop(events)
-                lookup.answered(number, answer, now)
+                now, _, number, teller, answer = heapq.heappop(events)
+                lookup.answered(number, teller, answer, now)
             else:
                 now = wake

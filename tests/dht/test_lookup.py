@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intelnav.dht.candidates import PER_HOST, PER_NETWORK
 from intelnav.dht.contacts import Contact, nearest
 from intelnav.dht.datagrams import Answer
-from intelnav.dht.lookup import KEYS_PER_ADDRESS, Ask, Lookup, LookupLimits
+from intelnav.dht.lookup import Ask, Holder, Lookup, LookupLimits
 from intelnav.dht.records import Offer
 from tests.dht.network import Network
 from tests.dht.records import KEY, NOW, peer, record
@@ -86,7 +87,7 @@ def test_patience_follows_how_fast_others_answer() -> None:
         [ask] = lookup.asks(now)
         waits.append(round((lookup.wake_at() or 0.0) - now, 3))
         now += took
-        lookup.answered(ask.number, Answer(YOU, contacts=(nearer,)), now)
+        lookup.answered(ask.number, ask.contact, Answer(YOU, contacts=(nearer,)), now)
     lookup.asks(now)
     waits.append(round((lookup.wake_at() or 0.0) - now, 3))
     assert waits == [0.4, 0.15, 0.24, 0.24, 0.4]
@@ -98,10 +99,10 @@ def test_few_are_asked_at_once_until_the_nearest_has_answered() -> None:
     lookup = Lookup(KEY, contacts[1:], 0.0, own=b"o" * 32, limits=limits)
     asks = lookup.asks(0.0)
     assert [ask.contact for ask in asks] == contacts[1 : 1 + limits.parallel]
-    lookup.answered(asks[0].number, Answer(YOU, contacts=(contacts[0],)), 0.1)
+    lookup.answered(asks[0].number, asks[0].contact, Answer(YOU, contacts=(contacts[0],)), 0.1)
     [ask] = lookup.asks(0.1)
     assert ask.contact == contacts[0]
-    lookup.answered(ask.number, Answer(YOU), 0.2)
+    lookup.answered(ask.number, ask.contact, Answer(YOU), 0.2)
     assert [ask.contact for ask in lookup.asks(0.2)] == contacts[1 + limits.parallel : limits.wanted]
 
 
@@ -144,12 +145,109 @@ def test_hostile_nodes_cost_their_bound_at_most(kind: str, part: float) -> None:
         assert peer(1).peer in lookup.records
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", ["holders elsewhere", "others in the holders' place", "both"])
+def test_liars_near_a_key_do_not_hide_who_has_its_records(kind: str, target: bytes) -> None:
+    network = Network(200)
+    chance = random.Random(9)
+    made = record(key=target)
+    network.store(made)
+    real = [member.contact for member in network.nearest(target, 30)]
+
+    def lie(_: Ask) -> Answer:
+        elsewhere = [Contact(each.key, f"10.9.{chance.randrange(256)}.9", 9) for each in real[:8]]
+        # Keys of nobody's that are nearer than everybody else.
+        nearer = nearest((Contact(chance.randbytes(32), *real[0].address) for _ in range(2000)), target, 8)
+        instead = [Contact(each.key, *there.address) for each, there in zip(nearer, real[:8], strict=True)]
+        told = {"holders elsewhere": elsewhere, "others in the holders' place": instead, "both": elsewhere}
+        return Answer(YOU, bytes(8), (*told[kind], *(instead if kind == "both" else ()), *honest))
+
+    # Every second one around the holders lies, and so does every fourth on the way; one of them is met first of all.
+    asker = next(each for each in network.members if each.contact not in real)
+    for member in network.members:
+        near = member.contact in real[8::2]
+        if member is not asker and member.contact not in real[:8] and (near or chance.random() < 0.25):
+            member.hostile = lie
+    honest = [each.contact for each in network.members if each is not asker and each.hostile is None][:4]
+    asker.table = [real[8]]
+    lookup, seconds = network.lookup(asker, target)
+    assert peer(1).peer in lookup.records
+    assert lookup.requests <= 60
+    assert seconds <= 5.0
+
+
+def test_a_late_answer_from_one_address_makes_another_needless() -> None:
+    start, key = Contact(b"s" * 32, "10.0.0.1", 1), b"k" * 32
+    lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32)
+    [ask] = lookup.asks(0.0)
+    named = tuple(Contact(key, f"10.0.0.{n}", 1) for n in (2, 3))
+    lookup.answered(ask.number, ask.contact, Answer(YOU, contacts=named), 0.1)
+    [first] = lookup.asks(0.1)
+    assert lookup.asks(0.2) == []
+    [second] = lookup.asks(0.4)
+    assert {first.contact, second.contact} == set(named)
+    lookup.answered(first.number, first.contact, Answer(YOU, b"12345678"), 0.5)
+    lookup.failed(second.number)
+    assert lookup.asks(0.5) == []
+    assert lookup.finished
+    assert Holder(first.contact, b"12345678") in lookup.holders()
+
+
+def test_who_answers_in_anothers_place_is_asked_himself() -> None:
+    there = Contact(b"t" * 32, "10.0.0.1", 1)
+    lookup = Lookup(KEY, [Contact(b"k" * 32, *there.address)], 0.0, own=b"o" * 32)
+    [ask] = lookup.asks(0.0)
+    lookup.answered(ask.number, there, Answer(YOU, b"12345678"), 0.1)
+    [again] = lookup.asks(0.1)
+    assert again.contact == there
+    lookup.answered(again.number, there, Answer(YOU, b"abcdefgh"), 0.2)
+    assert lookup.asks(0.2) == []
+    assert lookup.holders() == [Holder(there, b"abcdefgh")]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "most"), [(["8.8.8.8"], PER_HOST), ([f"8.8.8.{n}" for n in range(1, 5)], PER_NETWORK)]
+)
+def test_one_host_or_network_is_not_all_that_a_lookup_finds(hosts: list[str], most: int) -> None:
+    chance = random.Random(3)
+    crowd = nearest((Contact(chance.randbytes(32), chance.choice(hosts), n + 1) for n in range(500)), KEY, 40)
+    others = [Contact(chance.randbytes(32), f"9.{n}.1.1", 1) for n in range(10)]
+    lookup = Lookup(KEY, crowd + others, 0.0, own=b"o" * 32)
+    now = 0.0
+    while asks := lookup.asks(now):
+        now += 0.01
+        for ask in asks:
+            lookup.answered(ask.number, ask.contact, Answer(YOU, bytes(8)), now)
+    found = [holder.contact for holder in lookup.holders()]
+    assert len(found) == LookupLimits().wanted
+    assert sum(contact in crowd for contact in found) == most
+
+
+def test_a_victim_is_asked_no_more_often_than_hosts_name_it() -> None:
+    liars = [Contact(bytes([n]) * 32, f"9.{n}.1.1", 1) for n in range(1, 5)]
+    chance = random.Random(4)
+    lookup = Lookup(KEY, liars, 0.0, own=b"o" * 32)
+    victim: list[Ask] = []
+    now = 0.0
+    while not lookup.finished:
+        for ask in lookup.asks(now):
+            if ask.contact in liars:
+                fakes = [
+                    Contact(chance.randbytes(32), "8.8.8.8", chance.randrange(1, 65536)) for _ in range(12)
+                ]
+                lookup.answered(ask.number, ask.contact, Answer(YOU, contacts=tuple(fakes)), now)
+            else:
+                victim.append(ask)
+        now = lookup.wake_at() or now
+    assert len(victim) <= len(liars)
+
+
 def test_of_one_answer_only_so_many_contacts_are_taken() -> None:
     start = Contact(b"s" * 32, "10.0.0.1", 1)
     lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32, limits=LookupLimits(wanted=100, parallel=100))
     [ask] = lookup.asks(0.0)
     named = tuple(Contact(bytes([n]) * 32, f"10.0.1.{n}", 1) for n in range(1, 29))
-    lookup.answered(ask.number, Answer(YOU, contacts=named), 0.1)
+    lookup.answered(ask.number, ask.contact, Answer(YOU, contacts=named), 0.1)
     assert len(lookup.asks(0.1)) == LookupLimits().accepted
 
 
@@ -158,8 +256,11 @@ def test_one_address_is_not_asked_for_the_sake_of_many_keys() -> None:
     lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32)
     [ask] = lookup.asks(0.0)
     named = tuple(Contact(bytes([n]) * 32, "10.0.0.99", 53) for n in range(1, 13))
-    lookup.answered(ask.number, Answer(YOU, contacts=named), 0.1)
-    assert len(lookup.asks(0.1)) == KEYS_PER_ADDRESS
+    lookup.answered(ask.number, ask.contact, Answer(YOU, contacts=named), 0.1)
+    assert len(lookup.asks(0.1)) == PER_HOST
+    # They stay silent, and only one host named them.
+    assert lookup.asks(0.9) == []
+    assert lookup.finished
 
 
 def test_a_stranger_cannot_name_addresses_of_this_network() -> None:
@@ -167,7 +268,7 @@ def test_a_stranger_cannot_name_addresses_of_this_network() -> None:
     lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32)
     [ask] = lookup.asks(0.0)
     named = (Contact(b"a" * 32, "127.0.0.1", 53), Contact(b"b" * 32, "192.168.1.1", 53))
-    lookup.answered(ask.number, Answer(YOU, contacts=named), 0.1)
+    lookup.answered(ask.number, ask.contact, Answer(YOU, contacts=named), 0.1)
     assert lookup.asks(0.1) == []
     assert lookup.finished
 
@@ -188,7 +289,7 @@ def test_forged_and_foreign_records_are_not_taken() -> None:
     [ask] = lookup.asks(0.0)
     assert ask.request.query == "get"
     shown = (forged, foreign.data, expired.data, good.data)
-    lookup.answered(ask.number, Answer(YOU, records=shown), 0.0)
+    lookup.answered(ask.number, ask.contact, Answer(YOU, records=shown), 0.0)
     assert lookup.records == {peer(1).peer: good}
 
 
@@ -196,17 +297,17 @@ def test_an_answer_after_its_time_out_counts_and_a_second_one_does_not() -> None
     contacts = [Contact(bytes([n]) * 32, f"10.0.0.{n}", 1) for n in (1, 2)]
     lookup = Lookup(KEY, contacts, 0.0, own=b"o" * 32)
     first, second = lookup.asks(0.0)
-    lookup.answered(first.number, Answer(YOU, b"12345678"), 0.3)
+    lookup.answered(first.number, first.contact, Answer(YOU, b"12345678"), 0.3)
     assert lookup.asks(0.4) == []
-    lookup.answered(second.number, Answer(YOU, b"abcdefgh"), 0.45)
-    lookup.answered(second.number, Answer(YOU, b"ijklmnop"), 0.46)
+    lookup.answered(second.number, second.contact, Answer(YOU, b"abcdefgh"), 0.45)
+    lookup.answered(second.number, second.contact, Answer(YOU, b"ijklmnop"), 0.46)
     assert {holder.token for holder in lookup.holders()} == {b"12345678", b"abcdefgh"}
 
 
 def test_an_answer_after_the_end_changes_nothing() -> None:
     lookup = Lookup(KEY, [Contact(b"a" * 32, "10.0.0.1", 1)], 0.0, own=b"o" * 32)
     [ask] = lookup.asks(0.0)
-    lookup.answered(ask.number, Answer(YOU, b"12345678"), 5.0)
+    lookup.answered(ask.number, ask.contact, Answer(YOU, b"12345678"), 5.0)
     assert lookup.asks(5.0) == []
     assert lookup.finished
     assert lookup.holders() == []
@@ -237,7 +338,7 @@ def test_whatever_comes_it_keeps_its_limits_and_ends(events: list[tuple[str, flo
             more = tuple(chance.randbytes(6) for _ in range(chance.randrange(3)))
             records = (record(chance.randrange(1, 4)).data,)
             answer = Answer(YOU, bytes(8), tuple(some(8)), records, more)
-            lookup.answered(ask.number, answer, now)
+            lookup.answered(ask.number, ask.contact, answer, now)
         elif what == "send" and open_asks:
             lookup.failed(open_asks.pop().number)
     steps = 0

@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -55,6 +55,14 @@ async def add(
 ) -> str | None:
     token = await token_for(one, at) if token is None else token
     return (await one.ask(Request("add", key, record=data, token=token), at)).stored
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.01)
 
 
 async def test_a_record_put_by_one_is_got_by_another(host: MakeHost) -> None:
@@ -227,38 +235,40 @@ async def test_a_client_uses_the_dht_and_enters_no_table(host: MakeHost) -> None
     assert len(client.node.contacts()) == 2
 
 
-async def test_an_answer_counts_only_from_where_and_whom_it_was_asked(host: MakeHost) -> None:
+async def test_an_answer_counts_only_from_where_it_was_asked_and_for_who_signed_it(host: MakeHost) -> None:
     victim = await host()
     async with stranger(1) as asked, stranger(2) as other:
 
         def reply(request: Request, sender: tuple[str, int]) -> bytes:
-            # Signed by another key than the one that was asked for, under the right id.
-            return encode_answer(other.identity, LAST[-1], Answer(sender))
+            # Under the right id from elsewhere, then from there, but signed with another's key.
+            other.send(encode_answer(asked.identity, LAST[-1], Answer(sender, bytes(8))), Address(*sender))
+            return encode_answer(other.identity, LAST[-1], Answer(sender, bytes(8)))
 
         LAST: list[bytes] = []
         original = asked.datagram_received
 
         def remember(data: bytes, addr: tuple[str, int]) -> None:
             LAST.append(data[4:12])
-            other.send(encode_answer(asked.identity, data[4:12], Answer(addr)), Address(*addr))
             original(data, addr)
 
         asked.datagram_received = remember  # type: ignore[method-assign]
         asked.reply = reply
-        silence = asyncio.Event()
+        address = asked.address.host, asked.address.port
+        heard: asyncio.Future[Contact] = asyncio.get_running_loop().create_future()
         victim.node.socket.ask(
-            (asked.address.host, asked.address.port),
-            asked.identity.peer.key,
-            Request("ping"),
-            lambda *_: pytest.fail("a wrong answer was taken"),
-            silence.set,
+            address, Request("ping"), lambda contact, _: heard.set_result(contact), lambda: None
         )
         async with asyncio.timeout(10):
-            await silence.wait()
-        assert LAST
+            assert await heard == Contact(other.identity.peer.key, *address)
+
+        # Nor does it stand for the node that was asked, which is not there and no longer named.
+        victim.node.table.add(Contact(asked.identity.peer.key, *address))
+        found = await victim.node.lookup(KEY, records=False)
+        assert [holder.contact.key for holder in found.holders()] == [other.identity.peer.key]
+        await until(lambda: asked.identity.peer not in [peer for peer, _ in victim.node.contacts()])
 
 
-@pytest.mark.parametrize("kind", ["rubbish", "fakes", "silence", "endless pages"])
+@pytest.mark.parametrize("kind", ["rubbish", "fakes", "silence", "endless pages", "wrong addresses"])
 async def test_hostile_nodes_cost_a_lookup_its_bound(host: MakeHost, kind: str) -> None:
     chance = random.Random(1)
 
@@ -273,6 +283,13 @@ async def test_hostile_nodes_cost_a_lookup_its_bound(host: MakeHost, kind: str) 
             # Discard port: nobody is there.
             fakes = (Contact(chance.randbytes(32), f"127.9.{chance.randrange(256)}.1", 9) for _ in range(22))
             return Answer(sender, bytes(8), tuple(fakes))
+        if kind == "wrong addresses":
+            keys = [each.identity.peer.key for each in (first, *good)]
+            elsewhere = [Contact(key, "127.9.9.9", chance.randrange(1, 99)) for key in keys]
+            made_up = [
+                Contact(chance.randbytes(32), each.address.host, each.address.port) for each in (first, *good)
+            ]
+            return Answer(sender, bytes(8), tuple(elsewhere + made_up))
         shown = (signed(chance.randrange(1, 900)).data,)
         return Answer(sender, bytes(8), (), shown, tuple(chance.randbytes(6) for _ in range(64)))
 

@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,3 +123,22 @@ def test_one_network_cannot_fill_a_bucket() -> None:
     for number in range(500, 1000):
         table.add(contact(number, f"8.{number & 255}.{number >> 8}.1"))
     assert len(table) > BUCKET * PER_NETWORK
+
+
+def test_nor_can_it_when_others_leave() -> None:
+    table = Table(OWN)
+    others = [contact(number, f"9.{number & 255}.{number >> 8}.1") for number in range(500)]
+    for each in others:
+        table.add(each)
+    for number in range(500, 1500):
+        table.add(contact(number, f"8.8.8.{number % 250 + 1}"))
+    for each in others:
+        table.failed(each)
+        table.failed(each)
+    # Buckets that split now take those along that wait.
+    for number in range(1500, 2500):
+        table.add(contact(number, f"8.8.8.{number % 250 + 1}"))
+    crowd = [each for each in table.contacts() if each.host.startswith("8.8.8.")]
+    in_buckets = Counter(id(table._bucket(each)) for each in crowd)
+    assert in_buckets
+    assert max(in_buckets.values()) <= PER_NETWORK

@@ -134,6 +134,15 @@ async def test_models_and_relays_are_listed(host: MakeHost) -> None:
     assert {peer for peer, _ in first.discovery.contacts()} == {one.identity.peer, other.identity.peer}
 
 
+async def test_who_is_no_relay_any_more_is_not_found_as_one(host: MakeHost) -> None:
+    first = await host()
+    one = await host([first.address])
+    await one.discovery.announce_relay([one.address], 7)
+    assert len(await first.discovery.relays()) == 1
+    await one.discovery.withdraw_relay()
+    assert await first.discovery.relays() == []
+
+
 async def test_what_is_announced_is_announced_again(host: MakeHost) -> None:
     first = await host()
     one = await host([first.address], announce_seconds=0.2)
@@ -248,29 +257,50 @@ async def test_a_model_that_one_host_lists_twice_has_one_host(host: MakeHost) ->
     assert await first.discovery.models() == {TINY: [one.identity.peer]}
 
 
-async def test_an_advert_that_does_not_fit_is_refused_and_not_kept(host: MakeHost) -> None:
+async def test_what_does_not_fit_an_advert_is_left_out(host: MakeHost) -> None:
+    first = await host()
+    one = await host([first.address])
+    models = [ListedModel(f"b3-{n:052}", f"Model {n}", "llama", 32, 2**31, "Q4_K") for n in range(9)]
+    await one.discovery.announce_models(models, [one.address])
+    listed = await first.discovery.models()
+    assert 3 <= len(listed) < 9
+    assert list(listed) == models[: len(listed)]
+    short = [LayerRange(2 * number, 2 * number + 1) for number in range(40)]
+    await one.discovery.announce(advert_of(one, [*short, LayerRange(0, 20), LayerRange(20, 32)]))
+    [found] = await first.discovery.providers(MODEL)
+    assert len(found.slices) == 32
+    assert set(found.slices) >= {LayerRange(0, 20), LayerRange(20, 32)}
+
+
+async def test_an_advert_of_which_nothing_fits_is_refused_and_not_kept(host: MakeHost) -> None:
     one = await host()
-    many = [LayerRange(2 * number + 1000, 2 * number + 1001) for number in range(32)]
-    advert = Advert(one.identity.peer, (Address("h" * 63, 1),) * 4, MODEL, tuple(many))
-    with pytest.raises(PeerError, match="at most 512"):
+    far = Address(".".join(["h" * 60] * 4), 1)
+    advert = Advert(one.identity.peer, (far, far), MODEL, (RANGES[0],))
+    with pytest.raises(PeerError, match="at most 512 bytes"):
         await one.discovery.announce(advert)
     await one.discovery.withdraw_all()
     assert len(one.node.storage) == 0
 
 
 @pytest.mark.parametrize("at_home", [True, False])
+@pytest.mark.parametrize(
+    "home",
+    [
+        *("127.0.0.1", "127.9.9.9", "localhost", "LocalHost.", "::1", "0.0.0.0", "::"),
+        # What a dial takes for the same.
+        *("127.1", "0", "2130706433", "0x7f.1", "0177.0.0.1", "::ffff:127.0.0.1", "::ffff:0.0.0.0"),
+    ],
+)
 async def test_addresses_of_this_machine_are_only_used_in_a_loopback_swarm(
-    host: MakeHost, at_home: bool
+    host: MakeHost, home: str, at_home: bool
 ) -> None:
     first = await host(listen=Address("127.0.0.1" if at_home else "0.0.0.0", 0))
     other = await host([Address("127.0.0.1", first.address.port)])
     outside = Address("192.0.2.7", 7717)
-    home = [Address(name, 7717) for name in ("127.0.0.1", "localhost", "::1", "0.0.0.0")]
-    await other.discovery.announce(
-        Advert(other.identity.peer, (*home, outside), MODEL, (RANGES[0],), home[0])
-    )
-    await other.discovery.announce(Advert(other.identity.peer, tuple(home), "b3-b", (RANGES[0],)))
+    here = Address(home, 7717)
+    await other.discovery.announce(Advert(other.identity.peer, (here, outside), MODEL, (RANGES[0],), here))
+    await other.discovery.announce(Advert(other.identity.peer, (here,), "b3-b", (RANGES[0],)))
     [found] = await first.discovery.providers(MODEL)
-    assert found.addresses == ((*home, outside) if at_home else (outside,))
-    assert found.chunks == (home[0] if at_home else None)
+    assert found.addresses == ((here, outside) if at_home else (outside,))
+    assert found.chunks == (here if at_home else None)
     assert len(await first.discovery.providers("b3-b")) == at_home
