@@ -6,9 +6,11 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 
 import anyio
 
+from intelnav.dht.contacts import Contact
 from intelnav.dht.keys import KEY_BYTES
 from intelnav.domain.advert import Address
 from intelnav.net.dht_node import DhtNode
@@ -77,37 +79,37 @@ class Upkeep:
     async def join(self) -> None:
         """Try some who are not in the table, bootstrap addresses and known contacts. If one answers, look around.
 
-        A node that is alone tries all of them. Returns when that is done, or after `join_seconds` if nobody answers.
+        A node that is alone tries all of them. Names that are still being looked up hold up nobody who has answered. It
+        takes little more than `join_seconds` if nobody does.
         """
-        node = self._node
-        present = self._present()
-        strangers: list[tuple[tuple[str, int], bytes | None]] = [
-            (contact.address, contact.key) for contact in node.known.all() if contact.address not in present
+        node, present, heard = self._node, self._present(), asyncio.Event()
+        strangers: list[Contact | Address] = [
+            *(contact for contact in node.known.all() if contact.address not in present),
+            *(address for address in self._starts() if (address.host, address.port) not in present),
         ]
-        strangers += [(address, None) for address in await self._resolved() if address not in present]
         if len(node.table):
             strangers = random.sample(strangers, min(self._settings.rejoin_contacts, len(strangers)))
-        heard = asyncio.Event()
-        for address, key in strangers:
-            node.ping(address, key, heard.set)
-        if strangers:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.join_seconds):
-                    await heard.wait()
-        if heard.is_set() and not (await node.lookup(node.id, records=False)).holders():
-            # A datagram was lost, of the one node that had answered. By then it has again, or another has.
-            await anyio.sleep(ALONE_SECONDS)
-            await node.lookup(node.id, records=False)
+        async with anyio.create_task_group() as tasks:
+            for each in strangers:
+                if isinstance(each, Contact):
+                    node.ping(each.address, each.key, heard.set)
+                else:
+                    tasks.start_soon(self._ping_named, each, heard.set)
+            with anyio.move_on_after(self._settings.join_seconds if strangers else 0.0):
+                await heard.wait()
+            if heard.is_set() and not (await node.lookup(node.id, records=False)).holders():
+                # A datagram was lost, of the one node that had answered. By then it has again, or another has.
+                await anyio.sleep(ALONE_SECONDS)
+                await node.lookup(node.id, records=False)
 
     async def refresh(self) -> None:
         """Look up the own neighbourhood, and visit one of the buckets and every part of which too little is known.
 
         A new node has met those near its own id and the way to them, and could not lead anybody elsewhere.
         """
-        present = self._present()
-        for address in await self._resolved():
-            if address not in present:
-                self._node.ping(address, None)
+        async with anyio.create_task_group() as tasks:
+            for address in self._starts():
+                tasks.start_soon(self._ping_named, address, None)
         await self._node.lookup(self._node.id, records=False)
         await self._visit(*random.choice(self._node.table.buckets()))
         for part in self._node.table.thin_parts():
@@ -127,18 +129,33 @@ class Upkeep:
             present.add((self._node.reach.bound.host, self._node.reach.bound.port))
         return present
 
-    async def _resolved(self) -> list[tuple[str, int]]:
-        """The addresses to start from as numbers; a name that has none right now is left out."""
-        found: list[tuple[str, int]] = []
-        loop = asyncio.get_running_loop()
-        for address in (*self._bootstrap, *self._seeds, *self._hints):
-            with suppress(OSError, ValueError, OverflowError):
-                for info in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM):
-                    found.append((str(info[4][0]), int(info[4][1])))
-        return found
+    def _starts(self) -> tuple[Address, ...]:
+        return *self._bootstrap, *self._seeds, *self._hints
+
+    async def _ping_named(self, address: Address, on_answer: Callable[[], None] | None) -> None:
+        """Ping who is at an address that may be a name, unless the table has him. A name has `join_seconds`."""
+        with anyio.move_on_after(self._settings.join_seconds):
+            places = await _resolved(address)
+            present = self._present()
+            for place in places:
+                if place not in present:
+                    self._node.ping(place, None, on_answer)
 
     async def _save(self) -> None:
         self._node.known.save()
+
+
+async def _resolved(address: Address) -> list[tuple[str, int]]:
+    """The address as numbers, none for a name that has none right now."""
+    with suppress(ValueError):
+        # Numbers do not wait for names: those are looked up by a few threads, which may all be waiting.
+        ip = ip_address(address.host)
+        return [(str(getattr(ip, "ipv4_mapped", None) or ip), address.port)]
+    with suppress(OSError, ValueError, OverflowError):
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+        return [(str(info[4][0]), int(info[4][1])) for info in found]
+    return []
 
 
 async def every(seconds: float, what: Callable[[], Awaitable[None]]) -> None:

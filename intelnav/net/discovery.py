@@ -29,6 +29,7 @@ ANNOUNCE_SECONDS = 300.0
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 15.0
 CACHE_SECONDS = 5.0
+MAX_CACHED = 256
 # That there is nothing is held against a key for a shorter while.
 EMPTY_SECONDS = 0.5
 
@@ -270,6 +271,8 @@ class DhtDiscovery:
         self._cache[key] = now, records
         for old in [each for each, (at, _) in self._cache.items() if now - at > self._cache_seconds]:
             del self._cache[old]
+        for oldest in sorted(self._cache, key=lambda each: self._cache[each][0])[:-MAX_CACHED]:
+            del self._cache[oldest]
         for idle in [
             each for each, lock in self._reading.items() if each not in self._cache and not lock.locked()
         ]:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
@@ -163,6 +164,40 @@ async def test_ten_thousand_adverts_from_one_host_crowd_out_nobody(host: MakeHos
     kept = {each.peer for each in first.node.storage.records(KEY, time.time())}
     assert {signed(number).peer for number in range(1, 20)} <= kept
     assert len(kept) == 19 + StorageLimits().key_network
+
+
+async def flood_keys(one: Stranger, at: Address, numbers: range) -> int:
+    """Announce one peer under as many keys; how many are kept."""
+    token = await token_for(one, at)
+    kept = 0
+    for start in numbers[::100]:
+        keys = [sha256(number.to_bytes(4, "big")).digest()[:20] for number in range(start, start + 100)]
+        requests = (
+            one.ask(Request("add", key, record=signed(7, key=key).data, token=token), at) for key in keys
+        )
+        kept += [answer.stored for answer in await asyncio.gather(*requests)].count("kept")
+    return kept
+
+
+async def test_ten_thousand_keys_from_one_host_or_its_neighbours_crowd_out_nobody(host: MakeHost) -> None:
+    first = await host(settings=PATIENT)
+    limits = StorageLimits()
+    async with stranger(1) as honest, stranger(666, host="127.0.1.1") as flood:
+        assert await add(honest, first.address, signed(1).data) == "kept"
+        assert await flood_keys(flood, first.address, range(10_000)) == limits.address
+        left = limits.network - limits.address
+        for neighbour in range(2, 7):
+            async with stranger(neighbour, host=f"127.0.1.{neighbour}") as other:
+                start = 10_000 + 300 * neighbour
+                kept = await flood_keys(other, first.address, range(start, start + 300))
+                assert kept == min(left, limits.address)
+                left -= kept
+        assert left == 0
+        assert len(first.node.storage) == 1 + limits.network
+        for number in range(2, 20):
+            assert await add(honest, first.address, signed(number).data) == "kept"
+        other_key = sha256(b"other").digest()[:20]
+        assert await add(honest, first.address, signed(1, key=other_key).data, other_key) == "kept"
 
 
 async def test_a_flood_is_not_looked_at_beyond_its_rate(host: MakeHost) -> None:

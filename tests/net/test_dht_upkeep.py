@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from intelnav.dht.contacts import Contact
 from intelnav.dht.datagrams import Answer, Datagram, Request
 from intelnav.dht.lookup import Lookup, LookupLimits
 from intelnav.domain.advert import Address
+from intelnav.net import dht_upkeep
+from intelnav.net.dht_contacts import KnownContacts
 from intelnav.net.dht_node import DhtSettings
 from intelnav.net.dht_socket import DhtSocket
 from tests.dht_nodes import Host, MakeHost, dht_hosts
@@ -56,6 +59,43 @@ async def test_from_one_bootstrap_address_all_get_to_know_each_other(host: MakeH
 async def test_a_bootstrap_address_by_name_will_do(host: MakeHost) -> None:
     first = await host()
     second = await host([Address("no.such.host.invalid", 1), Address("localhost", first.address.port)])
+    assert knows(second, [first])
+
+
+async def test_names_that_nobody_resolves_hold_up_nobody(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = await host()
+    others = [await host([first.address]) for _ in range(2)]
+    file = tmp_path / "contacts.json"
+    known = KnownContacts(file)
+    known.answered(Contact(others[0].identity.peer.key, others[0].address.host, others[0].address.port))
+    known.save()
+    resolve = dht_upkeep._resolved
+    asked: list[str] = []
+
+    async def endless(address: Address) -> list[tuple[str, int]]:
+        if not address.host.endswith(".example"):
+            return await resolve(address)
+        # All names are looked up at once, and meanwhile whoever is known by number has been asked.
+        asked.append(address.host)
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(dht_upkeep, "_resolved", endless)
+    dead = [Address(f"{name}.example", 1) for name in "abc"]
+    async with asyncio.timeout(10):
+        by_contact = await host(dead, contacts=file, settings=QUICK)
+        by_number = await host([*dead, first.address], settings=QUICK)
+    assert knows(by_contact, others)
+    assert knows(by_number, others)
+    assert asked == 2 * [each.host for each in dead]
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "::ffff:127.0.0.1", "localhost"])
+async def test_a_bootstrap_address_has_many_spellings(host: MakeHost, name: str) -> None:
+    first = await host()
+    second = await host([Address(name, first.address.port)])
     assert knows(second, [first])
 
 

@@ -11,7 +11,7 @@ from intelnav.dht.records import ListedModel, Record
 from intelnav.domain.advert import Address, Advert
 from intelnav.domain.errors import PeerError
 from intelnav.domain.slice import LayerRange
-from intelnav.net.discovery import RelayAdvert
+from intelnav.net.discovery import MAX_CACHED, RelayAdvert
 from tests.dht_nodes import Host, MakeHost, dht_hosts
 
 pytestmark = pytest.mark.anyio
@@ -248,6 +248,13 @@ async def test_what_was_read_is_not_kept_for_longer_than_it_is_used(
         monkeypatch.setattr(time, "monotonic", lambda at=now + 100.0 * number: at)
         assert await one.discovery.providers(f"b3-{number}") == []
     assert len(one.discovery._cache) == len(one.discovery._reading) == 1
+
+
+async def test_no_more_is_kept_of_what_was_read_than_so_much(host: MakeHost) -> None:
+    one = await host(cache_seconds=60.0)
+    for number in range(MAX_CACHED + 20):
+        await one.discovery.providers(f"b3-{number}")
+    assert len(one.discovery._cache) == len(one.discovery._reading) == MAX_CACHED
 
 
 async def test_a_model_that_one_host_lists_twice_has_one_host(host: MakeHost) -> None:
