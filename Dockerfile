@@ -80,7 +80,7 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,t
     && rm -rf /var/log/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow-
 COPY --from=packages /opt/intelnav /opt/intelnav
 COPY --from=intelnav /app /opt/intelnav
-COPY images/intelnav-slot /usr/local/bin/
+COPY --chmod=0755 images/intelnav-slot /usr/local/bin/
 # The variable is laid over data_dir of every config, so that what is to last lies on the volume.
 ENV PATH=/opt/intelnav/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/var/lib/intelnav \

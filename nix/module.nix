@@ -66,6 +66,19 @@ let
     else
       address cfg.settings.store.chunks;
 
+  # As `restart_keys` of intelnav/config_file.py has it; whether all is on this machine is settled at the start, too.
+  atStart = {
+    inherit (cfg.settings) role;
+    inherit (cfg.settings.network) listen seeds mdns;
+    inherit (cfg.settings.store) chunks;
+    api = cfg.settings.api.listen;
+    log = cfg.settings.log.format;
+    alone = builtins.all (text: isLocal (address text)) (
+      orNone cfg.settings.network.bootstrap ++ map (each: each.address) (orNone cfg.settings.network.peers)
+    );
+  };
+  orNone = list: if list == null then [ ] else list;
+
   models =
     map (each: each.model) (slices ++ entries)
     ++ (if cfg.settings.auto == null || cfg.settings.auto.models == null then [ ] else cfg.settings.auto.models);
@@ -191,8 +204,9 @@ in
           ExecStartPre = "${pkgs.coreutils}/bin/install -m 600 %d/peer.key %S/intelnav/peer.key";
         };
       wantedBy = unit.Install.WantedBy;
-      # The node reads an edited file while it runs.
+      # The node reads an edited file while it runs, but for what counts from its start on.
       reloadTriggers = [ file ];
+      restartTriggers = [ (builtins.toJSON atStart) ];
     };
   };
 }

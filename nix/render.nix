@@ -45,6 +45,8 @@ else
     inherit (config) warnings;
     inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts;
     file = "${config.environment.etc."intelnav/node.yaml".source}";
+    inherit (service) restartTriggers;
+    reloads = map toString service.reloadTriggers;
     unit = {
       Unit = service.unitConfig;
       Service = service.serviceConfig;

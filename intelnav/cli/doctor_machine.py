@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from intelnav import machine
 from intelnav.cli.finding import Finding
 from intelnav.cli.terminal import size_text
 from intelnav.config import NodeConfig
@@ -75,19 +76,19 @@ def ports(config: NodeConfig, pid: int | None) -> Iterator[Finding]:
 
 def memory(config: NodeConfig, status: Json | None) -> Finding:
     """Whether there is memory left, and what the slices take of it."""
-    machine = psutil.virtual_memory()
+    there = machine.memory()
     parts = [*status["slices"], *status["entry"]] if status is not None else []
     taken = sum(
         {(part["model"], part["layers"]): part.get("memory_estimate_bytes", 0) for part in parts}.values()
     )
-    found = f"{size_text(machine.available)} of {size_text(machine.total)} are available"
+    found = f"{size_text(there.available)} of {size_text(there.total)} are available"
     found += f"; loaded slices take about {size_text(taken)}" if parts else ""
-    if machine.available < LEAST_MEMORY:
+    if there.available < LEAST_MEMORY:
         return Finding(
             "memory", "warn", found, "host fewer layers, or lower limits.sessions or limits.context"
         )
-    if config.auto is not None and (config.auto.memory or 0) > machine.total:
-        return Finding("memory", "fail", found, f"write auto.memory below {size_text(machine.total)}")
+    if config.auto is not None and (config.auto.memory or 0) > there.total:
+        return Finding("memory", "fail", found, f"write auto.memory below {size_text(there.total)}")
     return Finding("memory", "ok", found)
 
 

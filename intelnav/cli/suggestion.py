@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Any
 
-import psutil
-
+from intelnav import machine
 from intelnav.config import LimitsConfig
 from intelnav.domain.errors import IntelNavError
 from intelnav.domain.model_ref import model_name
@@ -77,8 +76,8 @@ class Choice:
 
 def this_machine() -> Machine:
     """What this machine has."""
-    memory = psutil.virtual_memory()
-    return Machine(psutil.cpu_count() or 1, memory.total, memory.available)
+    memory = machine.memory()
+    return Machine(machine.cores(), memory.total, memory.available)
 
 
 def served_offers(models: Iterable[dict[str, Any]], catalog: Catalog) -> list[Offer]:

@@ -1,7 +1,6 @@
 """How much of a model this machine could host: an estimate, on the safe side where it can be told."""
 
-import psutil
-
+from intelnav import machine
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.footprint import footprint
 from intelnav.engine.interface import SliceSpec
@@ -13,7 +12,7 @@ RESERVE = 512 * 2**20
 
 def machine_memory() -> int:
     """Bytes of main memory that all slices of this node may take together."""
-    return max(0, psutil.virtual_memory().total - RESERVE)
+    return max(0, machine.memory().total - RESERVE)
 
 
 def hostable_layers(model: ModelFile, room: SliceSpec, memory: int) -> int:

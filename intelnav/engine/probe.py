@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
-
+from intelnav import machine
 from intelnav.domain.errors import ConfigError, EngineError
 from intelnav.engine.footprint import Footprint, gib
 from intelnav.engine.interface import Device
@@ -43,7 +42,7 @@ def choose_gpus(device: Device, offered: Sequence[Gpu]) -> list[Gpu]:
 
 def choose_threads(threads: int) -> int:
     """`threads`, or if that is 0, one for each physical core but one, which the node itself needs."""
-    return threads or max(1, (psutil.cpu_count(logical=False) or psutil.cpu_count() or 1) - 1)
+    return threads or max(1, machine.cores() - 1)
 
 
 def check_memory(need: Footprint, gpus: Sequence[Gpu], share: float) -> None:
@@ -51,7 +50,7 @@ def check_memory(need: Footprint, gpus: Sequence[Gpu], share: float) -> None:
     on_gpus = round(need.total * share) if gpus else 0
     for bytes_needed, free, place in (
         (on_gpus, sum(gpu.free for gpu in gpus), "on the GPU"),
-        (need.total - on_gpus, psutil.virtual_memory().available, "in memory"),
+        (need.total - on_gpus, machine.memory().available, "in memory"),
     ):
         if bytes_needed > free:
             raise EngineError(

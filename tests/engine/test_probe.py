@@ -1,12 +1,11 @@
-from types import SimpleNamespace
-
-import psutil
 import pytest
 
+from intelnav import machine
 from intelnav.domain.errors import ConfigError, EngineError
 from intelnav.engine.footprint import Footprint
 from intelnav.engine.interface import Device
 from intelnav.engine.probe import Gpu, check_memory, choose_gpus, choose_threads
+from intelnav.machine import Memory
 
 GIB = 2**30
 CUDA = Gpu("cuda", "Big", 8 * GIB, 1)
@@ -32,11 +31,11 @@ def test_a_device_that_is_not_there_is_refused_with_the_way_to_it() -> None:
         choose_gpus("rocm", [VULKAN, CUDA])
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (8, 7), (None, 1)])
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (8, 7)])
 def test_by_default_one_core_is_left_to_the_node(
-    cores: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+    cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: cores)
+    monkeypatch.setattr(machine, "cores", lambda: cores)
     assert choose_threads(0) == expected
     assert choose_threads(5) == 5
 
@@ -52,7 +51,7 @@ def test_by_default_one_core_is_left_to_the_node(
 def test_what_does_not_fit_is_refused_with_the_figures(
     gpus: list[Gpu], share: float, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * GIB))
+    monkeypatch.setattr(machine, "memory", lambda: Memory(16 * GIB, 4 * GIB))
     need = Footprint(weights=3 * GIB, cache=2 * GIB, compute=GIB)
     with pytest.raises(
         EngineError, match=rf"needs 6\.00 GiB \(weights 3\.00, caches 2\.00, buffers 1\.00\).*{place}"

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from intelnav.config import as_tree, load
+from intelnav.config import NodeConfig, as_tree, load
+from intelnav.config_file import restart_keys
 from intelnav.units import settings
 from tests.nix.evaluation import PACKAGE, ROOT, Json, Nix
 
@@ -43,11 +44,16 @@ EVERY: Json = {
 }
 
 
-def loaded(folder: Path, rendered: Json) -> Json:
+def config(folder: Path, rendered: Json) -> NodeConfig:
     """What the node makes of a rendered file."""
     file = folder / "node.yaml"
     file.write_text(rendered["file"])
-    tree: Json = as_tree(load(file, {}))
+    return load(file, {})
+
+
+def loaded(folder: Path, rendered: Json) -> Json:
+    """The same as a tree."""
+    tree: Json = as_tree(config(folder, rendered))
     return tree
 
 
@@ -114,6 +120,39 @@ def test_a_gpu_is_let_in_and_nothing_else(nix: Nix, device: str) -> None:
         *("PrivateDevices", "MemoryDenyWriteExecute"),
     }
     assert (service["PrivateDevices"], service["DevicePolicy"]) == (False, "closed")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {},
+        {"role": "relay"},
+        {"network": {"listen": "127.0.0.1:7718"}},
+        {"network": {"listen": "0.0.0.0:7717"}},
+        {"network": {"seeds": [{"url": "https://example.org/intelnav.seeds", "key": PEER}]}},
+        {"network": {"mdns": False}},
+        {"network": {"bootstrap": ["127.0.0.1:7719"]}},
+        {"network": {"bootstrap": ["192.0.2.9:7717"]}},
+        {"network": {"peers": [{"id": PEER, "address": "192.0.2.7:7717", "slices": [SLICE]}]}},
+        {"network": {"dtype": "f32"}},
+        {"store": {"chunks": "none"}},
+        {"store": {"rate": "10 MB/s"}},
+        {"api": {"listen": "127.0.0.1:8080"}},
+        {"log": {"level": "debug"}},
+        {"log": {"format": "json"}},
+        {"backend": {"threads": 2}},
+        {"entry": [SLICE | {"layers": "0..8"}]},
+        {"limits": {"sessions": 3}},
+    ],
+    ids=str,
+)
+def test_an_edit_restarts_the_node_just_where_it_counts_from_the_next_start_on(
+    nix: Nix, tmp_path: Path, edit: Json
+) -> None:
+    before, after = nix.render({}), nix.render(edit)
+    waiting = restart_keys(config(tmp_path, before), config(tmp_path, after))
+    assert (before["restartTriggers"] != after["restartTriggers"]) == bool(waiting)
+    assert (before["reloads"] != after["reloads"]) == bool(edit)
 
 
 def test_a_key_comes_as_a_credential(nix: Nix) -> None:
