@@ -24,7 +24,7 @@ NODE = BIN / "intelnav-node"
 COMMAND = BIN / "intelnav"
 CONTROL = "/var/lib/intelnav/control.sock"
 _LAUNCH = """#!/bin/sh
-export LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/source:/opt/packages PYTHONDONTWRITEBYTECODE=1
+export LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/test:/opt/source:/opt/packages PYTHONDONTWRITEBYTECODE=1
 exec /opt/bin/python -m {module} "$@"
 """
 _ASK = f"""
@@ -36,6 +36,13 @@ head = f"{{verb}} {{path}} HTTP/1.1\\r\\nHost: node\\r\\nConnection: close\\r\\n
 link.sendall(head.encode() + b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
 reply = b"".join(iter(lambda: link.recv(65536), b""))
 sys.stdout.write(reply.partition(b"\\r\\n\\r\\n")[2].decode())
+"""
+
+
+# Python runs this before all else: the node's own loop is then to be hung, for good, by a signal.
+_HANG = """
+import signal, time
+signal.signal(signal.SIGUSR2, lambda *_: time.sleep(3600))
 """
 
 
@@ -57,6 +64,8 @@ def make_tree(tree: Path) -> None:
         launcher.write_text(_LAUNCH.format(module=module))
         launcher.chmod(0o755)
     (tree / "opt/ask.py").write_text(_ASK)
+    (tree / "opt/test").mkdir()
+    (tree / "opt/test/sitecustomize.py").write_text(_HANG)
 
 
 class Machine:

@@ -49,7 +49,16 @@ class Swarm:
         self.project = f"intelnav-test-{token_hex(4)}"
         self.url = f"http://127.0.0.1:{free_port()}"
         copy_files(folder, ["compose.yaml", "config/compose"])
-        settle(folder, self.project, self.url.rpartition(":")[2], override or {})
+        # As the page says how to keep configs of one's own.
+        self._configs = folder / "my-configs"
+        (folder / "config/compose").rename(self._configs)
+        settle(
+            folder,
+            self.project,
+            self.url.rpartition(":")[2],
+            override or {},
+            INTELNAV_CONFIG="./my-configs",
+        )
         self._compose = DockerCompose(folder)
 
     def up(self) -> None:
@@ -115,7 +124,7 @@ class Swarm:
 
     def edit(self, file: str, **settings: Any) -> None:
         """Change top-level keys of a config, as an editor does that replaces the file."""
-        path = self.folder / "config/compose" / file
+        path = self._configs / file
         draft = path.with_suffix(".new")
         draft.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **settings}))
         draft.replace(path)
@@ -133,7 +142,7 @@ def copy_files(folder: Path, tracked: list[str]) -> None:
         shutil.copy2(ROOT / name, folder / name)
 
 
-def settle(folder: Path, project: str, port: str, override: Json) -> None:
+def settle(folder: Path, project: str, port: str, override: Json, **variables: str) -> None:
     """Have `docker compose` in `folder` use a project name, a port, and an override that this machine may need."""
     if "--network=host" in os.environ.get("IMAGE_FLAGS", ""):
         services = override.setdefault("services", {})
@@ -144,6 +153,7 @@ def settle(folder: Path, project: str, port: str, override: Json) -> None:
         "COMPOSE_PROJECT_NAME": project,
         "COMPOSE_FILE": "compose.yaml:test.yaml",
         "INTELNAV_PORT": port,
+        **variables,
     }
     (folder / ".env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
 

@@ -1,5 +1,6 @@
 """The image: what is in it, what is not, and how a container of it starts, runs and ends."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,14 +155,16 @@ def test_it_runs_on_a_machine_that_has_the_oldest_instruction_set_alone(tmp_path
 def test_it_is_healthy_soon_after_a_start_with_a_filled_volume(config: Path) -> None:
     with node(config) as name:
         until_healthy(name)
-        docker("stop", name)
-        begin = time.monotonic()
-        docker("start", name)
-        until_healthy(name)
-        seconds = time.monotonic() - begin
-    print(f"healthy after {seconds:.2f} s")
-    # 3 s are aimed at; what else runs on the machine takes its share.
-    assert seconds < 6
+        took: list[float] = []
+        # Once is enough; what else runs on the machine may take its share now and then.
+        while not took or (min(took) >= 3 and len(took) < 4):
+            docker("stop", name)
+            begin = time.monotonic()
+            docker("start", name)
+            until_healthy(name)
+            took.append(time.monotonic() - begin)
+    print(f"healthy after {min(took):.2f} s")
+    assert min(took) < 3
 
 
 def test_it_leaves_at_once_and_with_exit_code_0(config: Path) -> None:
@@ -173,6 +176,24 @@ def test_it_leaves_at_once_and_with_exit_code_0(config: Path) -> None:
         assert inspect(name)["State"]["ExitCode"] == 0, logs(name)
     print(f"stopped after {seconds:.2f} s")
     assert seconds < 5
+
+
+def test_it_leaves_as_well_while_it_starts(config: Path) -> None:
+    with node(config) as name:
+        begin = time.monotonic()
+        docker("stop", "--time", "30", name)
+        assert time.monotonic() - begin < 5
+        assert inspect(name)["State"]["ExitCode"] in (0, 143), logs(name)
+
+
+def test_it_sees_what_its_container_may_use() -> None:
+    program = "from intelnav import machine; print(machine.memory(), machine.cores())"
+    limits = ["--memory=600m", "--cpus=1.5"]
+    [seen] = shell(f'python3 -c "{program}"', *limits)
+    total, available, cores = map(int, re.findall(r"\d+", seen))
+    assert total == 600 * 2**20
+    assert 500 * 2**20 < available < total
+    assert cores == 1
 
 
 def test_a_worker_that_dies_is_replaced_and_leaves_no_zombie(config: Path) -> None:

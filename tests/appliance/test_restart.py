@@ -27,7 +27,7 @@ def seed(folder: Path) -> dict[str, object]:
             "limits": limits,
         }
         (configs / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    volumes = ["./config/compose:/etc/intelnav:ro", "seed:/var/lib/intelnav"]
+    volumes = ["./my-configs:/etc/intelnav:ro", "seed:/var/lib/intelnav"]
     return {
         "services": {
             "host": {

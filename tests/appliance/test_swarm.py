@@ -8,7 +8,7 @@ import httpx
 import pytest
 from openai import APIError, APIStatusError
 
-from tests.appliance.engine import docker, inspect
+from tests.appliance.engine import ROOT, docker, inspect, run
 from tests.appliance.swarm import MODEL, SYSTEM, Swarm, cover, swarm_in
 from tests.waiting import until
 
@@ -37,6 +37,11 @@ def until_it_answers(swarm: Swarm, seconds: float = 90) -> None:
         until(answers, seconds)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{swarm.lacks()}\n{swarm.logs()}") from None
+
+
+def layers_of(swarm: Swarm, name: str) -> list[str]:
+    """The layers that the host in a container has loaded."""
+    return [each["layers"] for each in swarm.status(name)["slices"]]
 
 
 def in_the_chain(swarm: Swarm) -> tuple[str, str]:
@@ -160,8 +165,30 @@ def test_more_hosts_spread_the_layers_by_themselves(swarm: Swarm) -> None:
     assert len(swarm.peers("host")) == 5
     until(lambda: all(swarm.status(name)["slices"] for name in names), 90)
     until_it_answers(swarm)
+    # A chat is no reason to have fewer again.
+    assert swarm.command("run", "--rm", "-T", "chat", stdin=f"{QUESTION}\n").strip()
+    assert swarm.names("host") == names
     swarm.command("up", "--wait", "--scale", "host=3", "--no-recreate")
     until_it_answers(swarm, 150)
+
+
+def test_a_key_that_was_backed_up_makes_a_node_who_it_was(swarm: Swarm) -> None:
+    [relay] = swarm.names("relay")
+    before = swarm.status(relay)["peer"]
+    swarm.command("cp", "relay:/var/lib/intelnav/peer.key", "relay.key")
+    docker("exec", relay, "rm", "/var/lib/intelnav/peer.key")
+    swarm.command("restart", "relay")
+    until(lambda: inspect(relay)["State"]["Health"]["Status"] == "healthy", 60)
+    assert swarm.status(relay)["peer"] != before
+
+    swarm.command("stop", "relay")
+    page = (ROOT / "docs/docker.md").read_text()
+    [restore] = [line for line in page.splitlines() if "< relay.key" in line]
+    run("sh", "-ec", restore, folder=swarm.folder)
+    swarm.command("start", "relay")
+    until(lambda: inspect(relay)["State"]["Health"]["Status"] == "healthy", 60)
+    assert swarm.status(relay)["peer"] == before
+    assert docker("exec", relay, "stat", "-c", "%a", "/var/lib/intelnav/peer.key").strip() == "600"
 
 
 def test_all_leave_within_seconds_and_with_exit_code_0(swarm: Swarm) -> None:
@@ -172,3 +199,17 @@ def test_all_leave_within_seconds_and_with_exit_code_0(swarm: Swarm) -> None:
     assert {name: inspect(name)["State"]["ExitCode"] for name in names} == dict.fromkeys(names, 0)
     with pytest.raises(httpx.ConnectError):
         swarm.get("/health")
+
+
+def test_after_down_and_up_all_is_as_it_was(swarm: Swarm) -> None:
+    swarm.up()
+    until_it_answers(swarm, 150)
+    before = {swarm.status(name)["peer"]: layers_of(swarm, name) for name in swarm.names("host")}
+    relay = swarm.peers("relay")
+    swarm.down()
+    assert swarm.containers() == []
+    swarm.up()
+    until_it_answers(swarm, 150)
+    assert swarm.peers("relay") == relay
+    assert swarm.peers("host") == set(before)
+    assert all(layers_of(swarm, name) for name in swarm.names("host"))
