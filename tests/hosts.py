@@ -38,15 +38,16 @@ async def hosting(
     idle_seconds: float = 300.0,
     contribution: Callable[[Peers], Contribution] | None = None,
     draining: Collection[str] = (),
+    beside: Sequence[SliceEngine] = (),
 ) -> AsyncIterator[Hosted]:
     """A node that hosts `slices`, by model; its key is made from `seed`. `contribution` makes its rule, if any.
 
-    The models in `draining` are being given up.
+    The models in `draining` are being given up. Of each model it has the slices `beside`, too.
     """
 
     class Hosting:
         def ready(self, model: str) -> Sequence[SliceEngine]:
-            return [slices[model]] if model in slices and model not in draining else []
+            return [*beside, slices[model]] if model in slices and model not in draining else []
 
         def draining(self, model: str) -> Sequence[SliceEngine]:
             return [slices[model]] if model in draining else []

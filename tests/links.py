@@ -9,7 +9,6 @@ from intelnav.domain.advert import Address
 from intelnav.domain.identity import Identity
 from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
-from intelnav.wire.codec import MAX_MESSAGE
 from intelnav.wire.messages import Message
 
 
@@ -56,10 +55,10 @@ async def endpoints() -> AsyncIterator[MakeEndpoint]:
     """Makes listening endpoints, each with its own identity; they are closed on the way out."""
     made: list[Endpoint] = []
 
-    async def make(limit: int = 64, max_message: int = MAX_MESSAGE) -> Endpoint:
+    async def make(limit: int = 64) -> Endpoint:
         identity = Identity(bytes([len(made) + 1]) * 32)
         events = Recorder()
-        peers = Peers(identity, events, limit=limit, max_message=max_message)
+        peers = Peers(identity, events, limit=limit)
         await peers.listen(Address("127.0.0.1", 0))
         assert peers.server is not None
         port = peers.server.sockets[0].getsockname()[1]

@@ -1,9 +1,11 @@
 """What the project is for: a chain of real processes answers exactly as the whole model would."""
 
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
@@ -15,9 +17,24 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 
+from intelnav.domain.advert import Address
+from intelnav.domain.errors import Code
+from intelnav.domain.hidden import Dtype, HiddenState
+from intelnav.domain.identity import PeerId
+from intelnav.domain.sampling import Sampling
+from intelnav.domain.slice import LayerRange
 from intelnav.store.embedded import embedded_model
 from intelnav.wire.codec import encode
-from intelnav.wire.messages import SessionClose
+from intelnav.wire.messages import (
+    AbortSession,
+    ForwardHidden,
+    Hidden,
+    NextHop,
+    SessionAck,
+    SessionClose,
+    SessionInit,
+    Token,
+)
 from tests.reference import PlainLlama
 from tests.sandbox import PROMPTS, Sandbox, sandbox
 from tests.stranger import Stranger, dial
@@ -68,6 +85,7 @@ def test_cuts_and_the_place_of_the_head_change_no_token(
     with sandbox(tmp_path / "s", cuts, head=head) as other:
         for prompt in prompts:
             assert other.complete(prompt, max_tokens=128).tokens == expected(whole, prompt)
+        assert other.complete(LONG, max_tokens=4).tokens == whole.greedy(LONG, 4)
 
 
 def test_a_prompt_longer_than_a_batch_is_answered_alike(swarm: Sandbox, whole: PlainLlama) -> None:
@@ -253,9 +271,11 @@ def test_a_hostile_peer_with_a_key_never_disturbs_an_answer(swarm: Sandbox) -> N
     rubbish = [
         *(random.randbytes(random.randrange(1, 3000)) for _ in range(20)),
         *(genuine[:end] for end in range(len(genuine))),
-        *map(cbor2.dumps, ([], 2**64, "forward_hidden", {"type": "forward_hidden"}, {0: {}}, [[[[]]]] * 9)),
+        *map(cbor2.dumps, ([], 2**64, "forward_hidden", {"kind": "forward_hidden"}, {0: {}}, [[[[]]]] * 9)),
         b"\x9f" * 5000,
         b"\xbb" + b"\xff" * 8,
+        # More than anybody may send who has no session.
+        bytes(70_000),
     ]
 
     def talk() -> int:
@@ -276,3 +296,75 @@ def test_a_hostile_peer_with_a_key_never_disturbs_an_answer(swarm: Sandbox) -> N
             answers.append(swarm.complete(PROMPTS[2], max_tokens=200).tokens)
         assert hostile.result() == 3 * len(rubbish)
     assert all(answer == alone for answer in answers)
+
+
+def test_a_peer_that_breaks_the_rules_of_a_session_never_disturbs_an_answer(swarm: Sandbox) -> None:
+    tail = swarm.swarm.members[-1]
+    (part,) = swarm.status(tail)["slices"]
+    layers = LayerRange.parse(part["layers"])
+    nobody = NextHop(PeerId(b"\x42" * 32), (Address("127.0.0.1", 9),))
+    row = HiddenState(Dtype.F32, 1, 576, bytes(4 * 576))
+
+    def init(stranger: Stranger, number: int) -> SessionInit:
+        session = number.to_bytes(16, "big")
+        return SessionInit(
+            session, part["cid"], layers, Dtype.F32, 64, stranger.own, None, sampling=Sampling()
+        )
+
+    def forward(session: bytes, **changes: Any) -> ForwardHidden:
+        return replace(ForwardHidden(session, 0, 0, row), **changes)
+
+    refused: dict[str, Callable[[SessionInit], SessionInit]] = {
+        Code.NOT_HOSTING: lambda each: replace(each, model="b3-" + "a" * 52),
+        Code.TOO_LONG: lambda each: replace(each, context=2**31),
+        Code.BAD_REQUEST: lambda each: replace(each, next=nobody),
+        Code.CLOSED: lambda each: replace(
+            each, layers=LayerRange(layers.start, layers.end - 1), next=nobody, sampling=None
+        ),
+    }
+    broken: list[Callable[[bytes], ForwardHidden]] = [
+        lambda session: forward(session, seq=7),
+        lambda session: forward(session, position=9),
+        lambda session: forward(session, kv_truncate_to=3),
+        lambda session: forward(session, sample_from=1),
+        lambda session: forward(session, state=HiddenState(Dtype.F32, 1, 4, bytes(16))),
+        lambda session: forward(session, state=HiddenState(Dtype.F16, 1, 576, bytes(1152))),
+        lambda session: forward(session, spent=(1,) * 64),
+    ]
+
+    def talk() -> None:
+        """Open sessions that cannot be, and break every rule of those that can."""
+        with Stranger(tail.listen or "", tail.peer) as stranger:
+            for number, (code, change) in enumerate(refused.items()):
+                stranger.send(change(init(stranger, number)))
+                assert stranger.answers(AbortSession).code == code
+            for number, wrong in enumerate(broken, 100):
+                wanted = init(stranger, number)
+                stranger.send(wanted)
+                stranger.answers(SessionAck)
+                # Of somebody else's session, or of none.
+                stranger.send(SessionClose(os.urandom(16)))
+                stranger.send(forward(os.urandom(16)))
+                assert stranger.answers(AbortSession).code == Code.CLOSED
+                stranger.send(wrong(wanted.session))
+                assert stranger.answers(AbortSession).code == Code.BAD_REQUEST, number
+            for stray in (
+                SessionAck(bytes(16), "x", 1, 1, 1),
+                Token(bytes(16), 0, 0, (1,)),
+                Hidden(bytes(16), 0, 0, row),
+                AbortSession(bytes(16), Code.BUSY, "x"),
+            ):
+                stranger.send(stray)
+            # It is still heard.
+            stranger.send(forward(bytes(16)))
+            assert stranger.answers(AbortSession).code == Code.CLOSED
+
+    alone = swarm.complete(PROMPTS[2], max_tokens=200).tokens
+    with ThreadPoolExecutor(1) as pool:
+        hostile = pool.submit(talk)
+        answers = [swarm.complete(PROMPTS[2], max_tokens=200).tokens]
+        while not hostile.done():
+            answers.append(swarm.complete(PROMPTS[2], max_tokens=200).tokens)
+        hostile.result()
+    assert all(answer == alone for answer in answers)
+    until(lambda: swarm.status(tail)["sessions"] == 0)

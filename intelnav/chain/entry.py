@@ -104,9 +104,8 @@ class Entry:
         try:
             model = self._find(request.model)
             cid, front = model.cid(), model.front()
-            prompt = await _tokens(front, request)
             async with AsyncExitStack() as stack:
-                chain = await self._open(stack, model, front, prompt, request)
+                chain, prompt = await self._open(stack, model, front, request)
                 self._opening.discard(opening)
                 stack.callback(self._learn, cid, chain)
                 yield await stack.enter_async_context(
@@ -145,18 +144,14 @@ class Entry:
         stack: AsyncExitStack,
         model: EntryModel,
         front: SliceEngine,
-        prompt: Sequence[int],
         request: Request,
-    ) -> Chain:
-        """Take sequences at home, then open a ring around the peers that refuse."""
+    ) -> tuple[Chain, list[int]]:
+        """Take sequences at home, then open a ring around the peers that refuse; with the prompt's tokens.
+
+        Who is refused for want of a sequence has cost no work on his prompt, however long it is.
+        """
         # A front that reaches to the end of the model has the head anyway.
         head = None if model.head is None or front.info.is_tail else model.head()
-        if len(prompt) >= front.info.context:
-            raise PeerError(
-                Code.TOO_LONG,
-                f"the prompt has {len(prompt)} tokens, the context is {front.info.context}: shorten it, "
-                "or raise limits.context on every node of the chain",
-            )
         at_home = front.info.is_tail and head is None
         first = LocalStage(
             front,
@@ -167,6 +162,7 @@ class Entry:
         if head is not None:
             sequence = await stack.enter_async_context(sequence_of(head, request.sampling))
             last = LocalStage(head, sequence, head.info.layers)
+        prompt = await _tokens(front, request)
         route: tuple[RouteHop, ...] = ()
         ring = None
         if (layers := _elsewhere(front, head)) is not None:
@@ -179,7 +175,7 @@ class Entry:
                 request.sampling if head is None else None,
             )
             route, ring = await self._open_ring(stack, layers, terms)
-        return Chain(self._own, first, route, ring, last, model.dtype)
+        return Chain(self._own, first, route, ring, last, model.dtype), prompt
 
     async def _open_ring(
         self, stack: AsyncExitStack, layers: LayerRange, terms: Terms
@@ -234,6 +230,12 @@ async def _tokens(front: SliceEngine, request: Request) -> list[int]:
         prompt = await front.tokenize(await front.render(list(request.messages)), special=True)
     if not prompt:
         raise PeerError(Code.BAD_REQUEST, "the prompt is empty: give at least one token to go on from")
+    if len(prompt) >= front.info.context:
+        raise PeerError(
+            Code.TOO_LONG,
+            f"the prompt has {len(prompt)} tokens, the context is {front.info.context}: shorten it, "
+            "or raise limits.context on every node of the chain",
+        )
     return prompt
 
 

@@ -77,15 +77,21 @@ class HopService:
             case _:
                 raise AssertionError(f"{type(message).__name__} is not for a hop")
 
+    def on_open(self, link: Connection) -> None:
+        """Make room for what this peer may send in sessions that are open already."""
+        for session in self._sessions.values():
+            if session.init.prev == link.peer:
+                link.expect(session.expects())
+
     def on_lost(self, link: Connection) -> None:
         """End the sessions that used this link."""
         for session in list(self._sessions.values()):
-            if link in session.links():
+            if session.depends_on(link) and not self._is_replaced(session, link):
                 self._end(session, Code.CLOSED, f"the link to {link.peer.short} was lost", told_by=link)
 
     def uses(self, link: Connection) -> bool:
         """Whether an open session depends on this link."""
-        return any(link in session.links() for session in self._sessions.values())
+        return any(session.depends_on(link) for session in self._sessions.values())
 
     def running(self, engine: SliceEngine) -> list[Running]:
         """The sessions that are open in an engine, the oldest first."""
@@ -115,6 +121,11 @@ class HopService:
             for session in list(self._sessions.values()):
                 if session.last_used < before:
                     self._end(session, Code.TIMEOUT, f"idle for {self.idle_seconds:g} s")
+
+    def _is_replaced(self, session: Session, link: Connection) -> bool:
+        """Whether a lost link is one of several to `prev`, which has used none of them yet."""
+        others = (each for each in self._peers.links() if each is not link and each.alive)
+        return link not in session.links() and any(each.peer == link.peer for each in others)
 
     def _in(self, engine: SliceEngine) -> list[Session]:
         sessions = self._sessions.values()
@@ -154,6 +165,9 @@ class HopService:
                     init, width=info.width, max_rows=info.max_rows, window=WINDOW, context=info.context
                 )
                 session.served = Served(rules, engine, sequence)
+                for link in self._peers.links():
+                    if link.peer == init.prev:
+                        link.expect(session.expects())
                 self.figures.opened += 1
                 log.debug("a session is open", extra=_about(session))
                 session.entry.send(
@@ -166,19 +180,25 @@ class HopService:
         if self._draining:
             raise PeerError(Code.DRAINING, "this node is leaving")
         init = session.init
-        for engine in self._hosting.ready(init.model):
+        fitting = [
+            one for one in self._hosting.ready(init.model) if one.info.layers.start == init.layers.start
+        ]
+        if fitting:
+            # Of several the shortest that has all of the layers; if none has, the check says so.
+            engine = min(
+                fitting, key=lambda one: (one.info.layers.end < init.layers.end, one.info.layers.end)
+            )
             info = engine.info
-            if info.layers.start == init.layers.start:
-                check_init(
-                    init,
-                    entry=session.entry.peer,
-                    me=self._peers.own,
-                    layers=info.layers,
-                    blocks=info.blocks,
-                    context=info.context,
-                    engine_class=info.engine_class,
-                )
-                return engine
+            check_init(
+                init,
+                entry=session.entry.peer,
+                me=self._peers.own,
+                layers=info.layers,
+                blocks=info.blocks,
+                context=info.context,
+                engine_class=info.engine_class,
+            )
+            return engine
         if any(one.info.layers.start == init.layers.start for one in self._hosting.draining(init.model)):
             raise PeerError(Code.DRAINING, f"layers {init.layers} of {init.model} are being given up here")
         raise PeerError(Code.NOT_HOSTING, f"layers {init.layers} of {init.model} are not loaded here")
@@ -243,7 +263,7 @@ class HopService:
             case SessionClose() if link is session.entry:
                 self._forget(session)
                 log.debug("a session is closed", extra=_about(session))
-            case AbortSession(_, code, reason) if link in session.links():
+            case AbortSession(_, code, reason) if session.depends_on(link):
                 # Who hears of it from us is told whom we have it from: the entry may hear us first.
                 self._end(session, code, f"peer {link.peer.short}: {reason}", told_by=link)
 

@@ -17,6 +17,7 @@ from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.hidden import Dtype, HiddenState
 from intelnav.domain.identity import PeerId
 from intelnav.domain.sampling import Sampling
+from intelnav.encoding.cbor import MAX_HEAD
 from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
 from intelnav.wire.messages import (
@@ -173,6 +174,8 @@ class Ring:
             raise self.failure
         self.max_rows = min(ack.max_rows for ack in acks)
         self.context = min(ack.context for ack in acks)
+        if self._terms.sampling is None and (last := self._links[-1]) is not None:
+            last.expect(MAX_HEAD + self.max_rows * self._terms.dtype.row_bytes(self._terms.width))
         self._rules = EntrySession(
             self.session,
             self._route[-1].peer,

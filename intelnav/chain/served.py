@@ -8,6 +8,7 @@ from typing import Protocol
 import anyio
 
 from intelnav.domain.identity import PeerId
+from intelnav.encoding.cbor import MAX_HEAD
 from intelnav.engine.interface import SliceEngine
 from intelnav.net.connection import Connection
 from intelnav.wire.messages import SessionInit
@@ -54,6 +55,18 @@ class Session:
     def links(self) -> set[Connection]:
         """Every connection that this session depends on."""
         return {link for link in (self.entry, self.prev, self.next) if link is not None}
+
+    def expects(self) -> int:
+        """Bytes of the largest message that may come from `prev`; 0 as long as it is not open."""
+        if self.served is None:
+            return 0
+        info = self.served.engine.info
+        return MAX_HEAD + info.max_rows * self.init.dtype.row_bytes(info.width)
+
+    def depends_on(self, link: Connection) -> bool:
+        """Whether it needs this link. Which one `prev` uses shows with its first forward; until then it is any."""
+        is_prev = self.prev is None and self.served is not None and link.peer == self.init.prev
+        return is_prev or link in (self.entry, self.prev, self.next)
 
     def running(self, now: float) -> Running:
         """What is shown of it."""

@@ -13,7 +13,8 @@ class Traffic:
     hops: HopService
 
     def on_open(self, link: Connection) -> None:
-        """A peer connected; nothing to do until it speaks."""
+        """A peer connected; activations of sessions that are open may come this way."""
+        self.hops.on_open(link)
 
     def on_message(self, link: Connection, message: Message) -> None:
         """Answers of hops go to the rings that we opened, everything else to the sessions that we serve."""

@@ -14,6 +14,7 @@ from typing import Protocol, cast
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import PeerId
 from intelnav.wire.channel import Channel, Established
+from intelnav.wire.codec import MAX_MESSAGE
 from intelnav.wire.messages import AbortSession, ForwardHidden, Hidden, Message, Ping, Pong, Token, Unknown
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,10 @@ class Connection(asyncio.Protocol):
         if not isinstance(message, ForwardHidden | Hidden | Token):
             self._unsent_replies += len(data)
         self._write(data)
+
+    def expect(self, size: int) -> None:
+        """Take messages of up to `size` bytes from now on, for as long as the link lasts; never less than before."""
+        self._channel.max_message = max(self._channel.max_message, min(size, MAX_MESSAGE))
 
     def ping(self) -> None:
         """Ask for a sign of life, and time the answer; any whole message moves `last_heard`.

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import anyio
@@ -16,7 +17,6 @@ from intelnav.domain.errors import Code, ConfigError, PeerError
 from intelnav.domain.identity import Identity, PeerId
 from intelnav.net.connection import Connection, Events
 from intelnav.wire.channel import Channel
-from intelnav.wire.codec import MAX_MESSAGE
 from intelnav.wire.messages import Message
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ MEASURE_SECONDS = 60.0
 SILENCE_SECONDS = 45.0
 # Handshakes under way from outside; a flood of them pushes out its own oldest, never an open link.
 MAX_HANDSHAKES = 32
+# Without a session whose activations are on their way here, no message is larger.
+CONTROL_BYTES = 64 * 1024
 # A race of two dials may leave two links between a pair; more than that is a peer that came back or a hostile one.
 LINKS_PER_PEER = 2
 
@@ -42,29 +44,34 @@ class Traffic(Events, Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Dial:
+    """A dial of some addresses, and how many wait for what comes of it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    callers: int = 0
+
+
 class Peers:
     """The node's links. `traffic` is told of messages and losses, and asked which links it still needs.
 
     `limit` bounds the connections from outside and, apart from them, those that this node dialled; it can be set at any
-    time. `max_message` is the size in bytes up to which a peer's message is read. The X25519 key is made here, once per
+    time. A peer's message is read up to 64 KiB, or what `Connection.expect` says. The X25519 key is made here, once per
     process, and never stored.
     """
 
-    def __init__(
-        self, identity: Identity, traffic: Traffic, *, limit: int, max_message: int = MAX_MESSAGE
-    ) -> None:
+    def __init__(self, identity: Identity, traffic: Traffic, *, limit: int) -> None:
         self.own = identity.peer
         self._identity = identity
         self._traffic = traffic
         self.limit = limit
-        self._max_message = max_message
         self._static_key = os.urandom(32)
         self._handshakes: dict[Connection, None] = {}
         self._inbound: set[Connection] = set()
         # With the time at which each was last known to be of use.
         self._dialled: dict[Connection, float] = {}
         self._links: dict[PeerId, list[Connection]] = {}
-        self._dials: dict[tuple[PeerId, tuple[Address, ...]], asyncio.Lock] = {}
+        self._dials: dict[tuple[PeerId, tuple[Address, ...]], _Dial] = {}
         self.server: asyncio.Server | None = None
         self._gone_sent = 0
         self._gone_received = 0
@@ -101,9 +108,10 @@ class Peers:
         failures = []
         if (known := _first_alive(self._links.get(peer, ()))) is not None:
             return known
-        lock = self._dials.setdefault(wanted, asyncio.Lock())
+        dial = self._dials.setdefault(wanted, _Dial())
+        dial.callers += 1
         try:
-            async with asyncio.timeout(CONNECT_SECONDS), lock:
+            async with asyncio.timeout(CONNECT_SECONDS), dial.lock:
                 for address in addresses:
                     if (known := _first_alive(self._links.get(peer, ()))) is not None:
                         return known
@@ -115,8 +123,9 @@ class Peers:
         except TimeoutError:
             failures.append(f"given up after {CONNECT_SECONDS:g} s")
         finally:
-            if not lock.locked():
-                self._dials.pop(wanted, None)
+            dial.callers -= 1
+            if not dial.callers:
+                del self._dials[wanted]
         raise PeerError(
             Code.CLOSED, f"peer {peer.short} cannot be reached ({'; '.join(failures) or 'no address'})"
         )
@@ -278,7 +287,7 @@ class Peers:
             static_private=self._static_key,
             ephemeral_private=os.urandom(32),
             agent=f"intelnav/{__version__}",
-            max_message=self._max_message,
+            max_message=CONTROL_BYTES,
         )
 
 

@@ -33,7 +33,8 @@ class Channel:
 
     `static_private` (per process) and `ephemeral_private` (per connection) are 32 random bytes each. What
     `outgoing` and `send` return must be written whole and in order: it has used up nonces. A channel that
-    raised PeerError from `receive` is dead. `max_message` bounds the messages that are received, in bytes.
+    raised PeerError from `receive` is dead. `max_message` bounds the messages that are received, in bytes; it can be
+    set at any time.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Channel:
             identity, dialled, static_private=static_private, ephemeral_private=ephemeral_private
         )
         self._hello = Hello(PROTOCOL, agent)
-        self._max_message = max_message
+        self.max_message = max_message
         self._transport: Transport | None = None
         self._established = False
         self._dead = False
@@ -125,9 +126,9 @@ class Channel:
         self._stream += plaintext
         while len(self._stream) >= _MESSAGE_HEAD:
             size = int.from_bytes(self._stream[:_MESSAGE_HEAD], "big")
-            if size > self._max_message:
+            if size > self.max_message:
                 raise PeerError(
-                    Code.BAD_REQUEST, f"a message of {size} bytes is over the limit of {self._max_message}"
+                    Code.BAD_REQUEST, f"a message of {size} bytes is over the limit of {self.max_message}"
                 )
             end = _MESSAGE_HEAD + size
             if len(self._stream) < end:

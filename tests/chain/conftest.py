@@ -56,3 +56,9 @@ async def load(slice_file: Callable[[str], Path]) -> AsyncIterator[Callable[[str
 async def tail(load: Callable[[str], Awaitable[SliceProcess]]) -> SliceProcess:
     """A worker that runs the tail."""
     return await load("3..6")
+
+
+@pytest.fixture
+async def shorter(load: Callable[[str], Awaitable[SliceProcess]]) -> SliceProcess:
+    """A worker whose slice starts with the tail and ends before it."""
+    return await load("3..5")

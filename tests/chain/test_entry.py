@@ -411,6 +411,19 @@ async def test_bad_requests_are_refused_before_they_cost_anything(asking: Make) 
     await nodes.idle()
 
 
+async def test_who_is_refused_for_want_of_room_costs_no_work_on_the_prompt(
+    asking: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await asking("2..6")
+    taken = [await made.front.open(None) for _ in range(ROOM.sessions)]
+    monkeypatch.setattr(made.front, "tokenize", lambda *_, **__: pytest.fail("the prompt was looked at"))
+    with pytest.raises(IntelNavError) as error:
+        await made.ask()
+    assert error.value.code == Code.BUSY
+    for sequence in taken:
+        made.front.close(sequence)
+
+
 async def test_without_a_front_there_is_an_error_and_no_model(asking: Make) -> None:
     nodes = await asking("2..6")
 

@@ -18,6 +18,7 @@ from intelnav.domain.identity import Identity, PeerId
 from intelnav.domain.sampling import Sampling
 from intelnav.domain.slice import LayerRange
 from intelnav.engine.process import SliceProcess
+from intelnav.net import peers
 from intelnav.net.connection import Connection
 from intelnav.net.peers import Peers
 from intelnav.wire.codec import encode
@@ -310,6 +311,84 @@ async def test_answers_to_questions_that_were_never_asked_fall_away(client: Clie
     client.link.send(Token(sid(7), 0, 0, ()))
     client.link.send(SessionAck(sid(7), "class", 1, 1, 1))
     await client.open(sid(1))
+
+
+async def test_the_link_to_prev_counts_before_its_first_forward(
+    client: Client, node: Hosted, cid: str
+) -> None:
+    prev = await Client(3, node, cid).connect()
+    client.link.send(client.init(sid(1), prev=prev.peers.own))
+    assert isinstance(await client.hears(), SessionAck)
+    [there] = [link for link in node.peers.links() if link.peer == prev.peers.own]
+    assert node.hops.uses(there)
+    prev.link.close("test")
+    assert await client.aborted() == Code.CLOSED
+    await is_empty(node)
+
+
+async def test_prev_may_end_a_session_before_its_first_forward(
+    client: Client, node: Hosted, cid: str
+) -> None:
+    prev = await Client(3, node, cid).connect()
+    client.link.send(client.init(sid(1), prev=prev.peers.own))
+    assert isinstance(await client.hears(), SessionAck)
+    prev.link.send(AbortSession(sid(1), Code.BUSY, "test"))
+    assert await client.aborted() == Code.BUSY
+    await is_empty(node)
+    await prev.peers.close()
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_activations_are_expected_from_prev_and_nobody_else(
+    client: Client, node: Hosted, cid: str, is_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "CONTROL_BYTES", 1024)
+    prev, other = Client(3, node, cid), await Client(4, node, cid).connect()
+    if is_first:
+        await prev.connect()
+    client.link.send(client.init(sid(1), prev=prev.peers.own))
+    assert isinstance(await client.hears(), SessionAck)
+    if not is_first:
+        await prev.connect()
+    async with asyncio.timeout(20):
+        while prev.peers.own not in {link.peer for link in node.peers.links()}:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+    limits = {link.peer: link._channel.max_message for link in node.peers.links()}
+    assert limits[other.peers.own] == 1024
+    assert limits[prev.peers.own] == 32 * 1024 + ROOM.max_rows * Dtype.F32.row_bytes(WIDTH)
+    await prev.peers.close()
+    await other.peers.close()
+
+
+async def test_sessions_leave_no_task_behind(client: Client, node: Hosted) -> None:
+    await client.open(sid(1))
+    before = len(asyncio.all_tasks())
+    for number in range(2, 200):
+        client.link.send(client.init(sid(number)))
+        if number % 3 == 0:
+            assert isinstance(await client.hears(), SessionAck | AbortSession)
+        if number % 5:
+            client.link.send(SessionClose(sid(number)))
+        else:
+            client.link.send(AbortSession(sid(number), Code.CLOSED, "test"))
+    client.link.send(SessionClose(sid(1)))
+    await is_empty(node)
+    async with asyncio.timeout(20):
+        while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - nothing tells when a task is over
+            await asyncio.sleep(0)
+
+
+async def test_of_two_slices_with_one_start_the_one_that_reaches_far_enough_serves(
+    tail: SliceProcess, cid: str, shorter: SliceProcess
+) -> None:
+    async with hosting({cid: tail}, seed=1, beside=[shorter]) as node:
+        client = await Client(2, node, cid).connect()
+        await client.open(sid(1))
+        assert (tail.in_use, shorter.in_use) == (1, 0)
+        client.link.send(client.init(sid(2), layers=LayerRange(3, 5), sampling=None))
+        assert isinstance(await client.hears(), SessionAck)
+        assert (tail.in_use, shorter.in_use) == (1, 1)
+        await client.peers.close()
 
 
 async def test_a_known_peer_that_sends_rubbish_loses_its_link_only(

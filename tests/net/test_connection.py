@@ -119,11 +119,24 @@ async def test_nothing_is_heard_from_a_link_after_its_end(
     assert heard == [SessionClose(SESSION)]
 
 
-async def test_a_message_over_the_node_s_own_limit_closes_the_link(endpoint: MakeEndpoint) -> None:
-    a, b = await endpoint(), await endpoint(max_message=4096)
+async def test_a_message_that_is_larger_than_expected_closes_the_link(endpoint: MakeEndpoint) -> None:
+    a, b = await endpoint(), await endpoint()
     link = await a.peers.connect(b.identity.peer, [b.address])
-    link.send(ForwardHidden(SESSION, 0, 0, HiddenState(Dtype.F16, 4, 1024, bytes(8192))))
-    assert "over the limit of 4096" in (await lost(b)).reason
+    large = [
+        ForwardHidden(SESSION, seq, 0, HiddenState(Dtype.F16, rows, 1024, bytes(2048 * rows)))
+        for seq, rows in enumerate((31, 60, 100))
+    ]
+    link.send(large[0])
+    async with asyncio.timeout(10):
+        there, heard = await b.events.messages.get()
+    assert heard == large[0]
+    there.expect(128 * 1024)
+    there.expect(1)
+    link.send(large[1])
+    async with asyncio.timeout(10):
+        assert (await b.events.messages.get())[1] == large[1]
+    link.send(large[2])
+    assert "over the limit of 131072" in (await lost(b)).reason
 
 
 async def round_trip(node: Endpoint) -> tuple[Connection, float]:
