@@ -112,8 +112,9 @@ class Executor:
                     still_sound, self._shelf.store, kept.model, kept.layers, file, abandon_on_cancel=True
                 )
             except FileNotFoundError:
-                # A worker that has it open goes on.
-                self._lost_file(kept, file, f"{file.path} is gone")
+                # A worker that has it open goes on, unless what it has was found to be damaged.
+                fault = self._shelf.store.fault_of(kept.model.cid, kept.layers)
+                self._lost_file(kept, file, fault or f"{file.path} is gone", changed=fault is not None)
             except IntelNavError as error:
                 self._lost_file(kept, file, str(error), changed=True)
             except OSError as error:

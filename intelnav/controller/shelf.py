@@ -1,6 +1,8 @@
 """Where a node's slices come from: files on this machine, its own store, peers, and the places where models lie."""
 
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from anyio import to_thread
 from httpx import AsyncClient
 
 from intelnav.domain.advert import Address
-from intelnav.domain.errors import ConfigError
+from intelnav.domain.errors import ConfigError, ContentError
 from intelnav.domain.job import JobProgress
 from intelnav.domain.model_ref import ModelRef, origin_url
 from intelnav.domain.slice import LayerRange
@@ -54,6 +56,9 @@ class Providers(Protocol):
 Note = Callable[[Literal["importing", "fetching", "stitching"], Progress | JobProgress], None]
 """Told what is being done (`importing`, `fetching`, `stitching`), with its figures."""
 
+USELESS_SECONDS = 3600.0
+"""A file that turned out to be of no use, once it was downloaded, is not downloaded again for so long."""
+
 BESIDE = ".manifest.json"
 """What a publisher appends to the URL of a GGUF for that of its manifest."""
 
@@ -73,6 +78,8 @@ class Shelf:
         self._providers = providers
         self._client = client
         self._pace = Pace(rate)
+        # What was downloaded whole and was of no use, when, and why.
+        self._useless: dict[str, tuple[float, str]] = {}
 
     @property
     def bytes_fetched(self) -> int:
@@ -162,12 +169,11 @@ class Shelf:
             raise ConfigError(f"{model.name} has layers 0..{model.blocks}; choose a range within them")
         rules_of(model.manifest.architecture)
         whole = self.store.file_of(model.cid)
+        self.wanted.add((model.cid, layers))
         if whole is not None and layers == LayerRange(0, model.blocks):
             return whole
         if (held := self.store.slice(model.cid, layers)) is not None:
-            self.wanted.add((model.cid, layers))
             return held
-        self.wanted.add((model.cid, layers))
         progress = Progress()
         note("fetching", progress)
         sources = [*await self._peers(model.cid), *self._origins(model.manifest)]
@@ -206,9 +212,17 @@ class Shelf:
         progress = JobProgress()
         note("importing", progress)
         entry = self.catalog.of_origin(what)
-        return await import_model(
-            self.store, what, progress, entry=entry, keep=self.wanted, rate=self._pace.rate
-        )
+        since, reason = self._useless.get(what, (-math.inf, ""))
+        if time.monotonic() - since < USELESS_SECONDS:
+            raise ContentError(f"{reason}; it is downloaded again in an hour, or by `intelnav models import`")
+        try:
+            return await import_model(
+                self.store, what, progress, entry=entry, keep=self.wanted, rate=self._pace.rate
+            )
+        except ContentError as error:
+            if not what.startswith("/"):
+                self._useless[what] = time.monotonic(), str(error)
+            raise
 
     async def _published(self, ref: ModelRef) -> Manifest | None:
         """The manifest that lies beside the file at a URL: who is believed for the file is believed for it."""

@@ -67,9 +67,9 @@ async def download(
 ) -> None:
     """Fetch the GGUF at `url` into `part`: whole, checked, and safe on the disk.
 
-    `room` is called in a thread with the number of bytes to come, and may raise. `rate` is in bytes per second. Raises
-    DownloadFailed for what a later try may mend; ContentError for what is not the file that it should be, of which
-    nothing is kept; OSError if it cannot be written.
+    `room` is called in a thread with the size of the file in bytes, and may raise. `rate` is in bytes per second.
+    Raises DownloadFailed for what a later try may mend; ContentError for what is not the file that it should be, of
+    which nothing is kept; OSError if it cannot be written.
     """
     before = load(part, url)
     try:
@@ -81,7 +81,7 @@ async def download(
             return
         async with _answer(client, url, before, published) as (response, known):
             notes = _agreed(response, url, before, known)
-            await to_thread.run_sync(room, notes.size - notes.synced)
+            await to_thread.run_sync(room, notes.size)
             await _receive(response, part, notes, progress, rate)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as error:
         reason = str(error) or type(error).__name__

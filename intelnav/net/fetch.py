@@ -69,6 +69,7 @@ async def fetch_slice(
     kept = {*keep, (manifest.cid, layers)}
     pace = pace or Pace(None)
     sources, dropped = _distinct(sources), dict[str, str]()
+    promised: Path | None = None
     try:
         for blob in kv_blobs(manifest, layers):
             if await to_thread.run_sync(store.blob, blob) is None:
@@ -77,8 +78,8 @@ async def fetch_slice(
                 await to_thread.run_sync(store.put_blob, blob, data)
         partial = await to_thread.run_sync(store.begin, manifest, layers)
         progress.total, progress.done, progress.copied = partial.total, partial.done, partial.done
-        # What an earlier try left takes its room already.
-        await to_thread.run_sync(store.make_room, slice_bytes(manifest, layers) - partial.done, kept)
+        promised = partial.path
+        await to_thread.run_sync(store.promise, promised, slice_bytes(manifest, layers), kept)
         stage("stitching")
         await to_thread.run_sync(_copy, store, partial, progress)
         if partial.done < partial.total:
@@ -97,6 +98,9 @@ async def fetch_slice(
                 "make room, and the fetch goes on by itself"
             ) from error
         raise
+    finally:
+        if promised is not None:
+            store.written(promised)
 
 
 async def _from_any(

@@ -1,5 +1,6 @@
 """Importing: a whole GGUF, from a file here or over HTTP, becomes a model that the store knows and gives out."""
 
+import asyncio
 import os
 import time
 from collections.abc import Collection, Mapping
@@ -52,10 +53,12 @@ async def import_model(
     except ValueError as error:
         raise ConfigError(f"{what[:200]}: {error}") from None
     url = origin_url(ref, environ)
-    known = await to_thread.run_sync(_of_origin, store, url)
-    if known is not None:
-        return known
-    return await _from_origin(store, ref, url, entry, progress, keep, rate)
+    # Two at once would write one file; who comes second finds it there.
+    async with store.coming.setdefault(url, asyncio.Lock()):
+        known = await to_thread.run_sync(_of_origin, store, url)
+        if known is not None:
+            return known
+        return await _from_origin(store, ref, url, entry, progress, keep, rate)
 
 
 async def _from_file(store: Store, path: Path, entry: CatalogEntry | None, progress: JobProgress) -> Manifest:
@@ -84,8 +87,13 @@ async def _from_origin(
     await to_thread.run_sync(_prepare, part)
     published = Published(entry.size, entry.sha256) if entry is not None else Published()
     headers = {"User-Agent": f"intelnav/{__version__}"}
-    async with httpx.AsyncClient(headers=headers) as client:
-        await download(client, url, part, published, progress, lambda need: store.make_room(need, keep), rate)
+    try:
+        async with httpx.AsyncClient(headers=headers) as client:
+            await download(
+                client, url, part, published, progress, lambda size: store.promise(part, size, keep), rate
+            )
+    finally:
+        store.written(part)
     try:
         manifest = await to_thread.run_sync(_hashed, part, progress)
         _check(manifest, ref.value, entry)

@@ -4,6 +4,7 @@ Whatever has a final name in it was verified before it got that name. Files are 
 long, and what is there of it is hashed again by whoever goes on with it.
 """
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -54,8 +55,13 @@ class Store:
         self._max_bytes = max_bytes
         # Two threads must not write the same file at once.
         self._guard = threading.RLock()
+        # One import from each place at a time.
+        self.coming: dict[str, asyncio.Lock] = {}
         self._notes = Notes(self._folder)
         self._known: dict[str, Manifest] = {}
+        # What files that are being written will take in the end.
+        self._promised: dict[Path, int] = {}
+        self._faults: dict[tuple[str, LayerRange], str] = {}
         self._index = BlobIndex(self._folder, self.manifest, lambda cid: self._notes.of(cid).file)
 
     @classmethod
@@ -218,6 +224,7 @@ class Store:
         part, target = self._folder.part(m.cid, layers), self._folder.slice(m.cid, layers)
 
         def finished() -> None:
+            self._faults.pop((m.cid, layers), None)
             self._index.changed()
             for blob in kv_blobs(m, layers)[1:]:
                 # The slice has it now.
@@ -254,15 +261,32 @@ class Store:
         """See to it that `need` more bytes fit, within the quota and on the disk.
 
         Slices that are not in `keep`, whole or not, and loose blobs that no slice needs are removed for it, those that
-        were not used for the longest time first. Raises StoreFull if that is not enough; then nothing is removed.
+        were not used for the longest time first. Raises StoreFull if that is not enough; then nothing is removed. What
+        is promised to files that are being written does not count as free.
         """
         with self._guard:
+            need += sum(max(0, size - on_disk(path)) for path, size in self._promised.items())
             try:
                 for path in to_remove(self._folder, self.manifest, self._max_bytes, need, keep):
                     log.info("%s is removed to make room", path)
                     path.unlink(missing_ok=True)
             finally:
                 self._index.changed()
+
+    def promise(self, path: Path, size: int, keep: Collection[tuple[str, LayerRange]]) -> None:
+        """Make room for the file at `path` to grow to `size` bytes, and keep it until `written`. Raises StoreFull."""
+        with self._guard:
+            self._promised[path] = size
+            try:
+                self.make_room(0, keep)
+            except BaseException:
+                del self._promised[path]
+                raise
+
+    def written(self, path: Path) -> None:
+        """The file at `path` takes no more of the room that it was promised, if it was."""
+        with self._guard:
+            self._promised.pop(path, None)
 
     def remove(self, cid: str, layers: LayerRange | None) -> int:
         """Remove a slice, or with None all of a model; files of the user stay. Returns the bytes of disk freed."""
@@ -311,9 +335,14 @@ class Store:
         path = self._folder.slice(cid, layers)
         if manifest is None or not path.exists() or not (reason := self._fault_of(manifest, layers, path)):
             return None
+        self._faults[cid, layers] = reason
         path.replace(self._folder.part(cid, layers))
         self._index.changed()
         return Fault(cid, layers, path, reason)
+
+    def fault_of(self, cid: str, layers: LayerRange) -> str | None:
+        """Why a slice was set aside, if it was and is not whole again."""
+        return self._faults.get((cid, layers))
 
     def _fault_of(self, manifest: Manifest, layers: LayerRange, path: Path) -> str | None:
         try:

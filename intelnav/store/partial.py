@@ -42,6 +42,11 @@ class PartialSlice:
         self._there: set[tuple[str, int]] = set()
         self._open()
 
+    @property
+    def path(self) -> Path:
+        """Where it lies until it is whole."""
+        return self._part
+
     def missing(self) -> list[tuple[Blob, int]]:
         """The pieces that are not there yet as (blob, index of the piece), in the order of the file."""
         return [

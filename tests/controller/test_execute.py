@@ -320,6 +320,28 @@ async def test_a_worker_whose_file_is_spoiled_serves_no_more(bench: Bench, name:
     assert (seen(kept).loaded, seen(kept).here) == (None, False)
 
 
+async def test_a_worker_whose_file_a_check_finds_spoiled_serves_no_more(
+    bench: Bench, name: SliceName
+) -> None:
+    kept, engine = await bench.loaded(name)
+    assert kept.file is not None
+    assert kept.model is not None
+    path, before = kept.file.path, kept.file.path.stat()
+    good = path.read_bytes()
+    spoil(path)
+    # As a disk spoils it, which tells nobody.
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    await bench.executor.look()
+    assert not engine.death
+    assert len(bench.shelf.store.verify(kept.model.cid)) == 1
+    await bench.executor.look()
+    assert engine.death
+    await bench.until(lambda: kept.failure is not None and kept.doing is None)
+    kept = await bench.done(Bring(name))
+    assert kept.file is not None
+    assert kept.file.path.read_bytes() == good
+
+
 async def test_a_file_that_was_only_touched_is_hashed_and_stays(bench: Bench, name: SliceName) -> None:
     kept, engine = await bench.loaded(name)
     before = kept.file

@@ -10,6 +10,7 @@ from intelnav.domain.model_ref import ModelRef
 from intelnav.domain.slice import LayerRange
 from intelnav.store.cut import cut
 from intelnav.store.manifest import manifest_of
+from tests.hub import serving
 from tests.models import tiny_model
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +56,27 @@ async def test_an_architecture_that_is_not_proven_is_refused_whole_and_cut(
     source = tiny_model(tmp_path / "olmo2.gguf", "olmo2", blocks=3)
     with pytest.raises(ContentError, match="'olmo2'"):
         await put(shelf, source, layers)
+
+
+async def test_a_file_that_turned_out_useless_is_not_downloaded_at_each_try(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as hub:
+        hub.files["/olmo2.gguf"] = tiny_model(tmp_path / "olmo2.gguf", "olmo2", blocks=3).read_bytes()
+        ref = ModelRef("url", hub.url("/olmo2.gguf"))
+        for _ in range(3):
+            with pytest.raises(ContentError, match="'olmo2'"):
+                await shelf.find(ref)
+        assert [path for path, _ in hub.asked].count("/olmo2.gguf") == 1
+        monkeypatch.setattr("intelnav.controller.shelf.USELESS_SECONDS", 0.0)
+        with pytest.raises(ContentError, match="'olmo2'"):
+            await shelf.find(ref)
+        assert [path for path, _ in hub.asked].count("/olmo2.gguf") == 2
+
+
+async def test_a_whole_model_that_is_used_where_it_lies_is_wanted(source: Path, shelf: Shelf) -> None:
+    await put(shelf, source, LayerRange(0, 4))
+    assert shelf.wanted == {(manifest_of(source).cid, LayerRange(0, 4))}
 
 
 async def test_a_model_is_known_by_its_layers_and_names_once_it_is_here(source: Path, shelf: Shelf) -> None:

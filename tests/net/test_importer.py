@@ -175,6 +175,20 @@ async def test_a_model_comes_from_a_url(store: Store, hub: Hub, manifest: Manife
     assert store.origins(manifest.cid) == [url]
 
 
+async def test_who_imports_the_same_at_once_waits_for_it(store: Store, hub: Hub, manifest: Manifest) -> None:
+    found: list[Manifest] = []
+
+    async def bring() -> None:
+        found.append(await import_model(store, hub.url("/cdn/tiny"), JobProgress()))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(bring)
+    assert found == [manifest] * 4
+    assert hub.asked == [("/cdn/tiny", None)]
+    assert store.verify(manifest.cid) == []
+
+
 async def test_a_slice_can_be_had_from_what_was_imported(store: Store, hub: Hub) -> None:
     manifest = await import_model(store, hub.url("/cdn/tiny"), JobProgress())
     partial = store.begin(manifest, LayerRange(2, 4))

@@ -90,3 +90,22 @@ def test_half_a_slice_and_loose_blobs_can_be_removed(donor: Donor, tmp_path: Pat
         store.make_room(used - store.used() + 1, {(donor.manifest.cid, TAIL)})
         assert store.blob(donor.manifest.tokenizer) is None
         assert store.blob(donor.manifest.metadata) is not None
+
+
+def test_what_is_promised_to_one_file_is_not_free_for_another(donor: Donor, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store", None) as store:
+        used = store.used()
+    with Store.open(tmp_path / "store", used + 100_000) as store:
+        one, other = store.root / "one", store.root / "other"
+        store.promise(one, 60_000, ())
+        with pytest.raises(StoreFull):
+            store.promise(other, 60_000, ())
+        with pytest.raises(StoreFull):
+            store.make_room(60_000, ())
+        # What is written of it already counts once.
+        one.write_bytes(bytes(60_000))
+        store.promise(other, 30_000, ())
+        store.written(other)
+        store.written(one)
+        one.unlink()
+        store.promise(other, 60_000, ())
