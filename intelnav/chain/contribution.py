@@ -56,8 +56,8 @@ class Contributors(Protocol):
 class Reach(Protocol):
     """How a host sees for itself that a peer is where it says."""
 
-    async def answers(self, peer: PeerId, addresses: Sequence[Address]) -> bool:
-        """Whether a dial to one of `addresses` leads to `peer`, which proves its key."""
+    async def answers(self, peer: PeerId, addresses: Sequence[Address], *, teller: str) -> bool:
+        """Whether a dial to one of `addresses`, of those that a host at `teller` may name, leads to `peer`."""
         ...
 
 
@@ -143,11 +143,11 @@ class Contribution:
         if verdict is Verdict.CONTRIBUTES or self._grace.allows(peer, remote, now):
             return
         if verdict is None:
-            verdict = await self._joined(peer)
+            verdict = await self._joined(peer, remote.rpartition(":")[0])
         if verdict is not Verdict.CONTRIBUTES:
             raise PeerError(Code.CONTRIBUTE_FIRST, str(verdict))
 
-    async def _joined(self, peer: PeerId) -> Verdict:
+    async def _joined(self, peer: PeerId, host: str) -> Verdict:
         if self._waiting[peer] >= WAITING_PER_PEER:
             raise PeerError(Code.BUSY, "as many of your sessions wait for the same answer as may")
         self._waiting[peer] += 1
@@ -156,7 +156,7 @@ class Contribution:
                 verdict = self._verdicts.get(peer, self._now())
                 if verdict is None:
                     async with self._slots:
-                        verdict = await self._checked(peer)
+                        verdict = await self._checked(peer, host)
                     self._verdicts.put(peer, verdict, self._now())
                 return verdict
         finally:
@@ -164,13 +164,13 @@ class Contribution:
             if not self._waiting[peer]:
                 del self._waiting[peer], self._asked[peer]
 
-    async def _checked(self, peer: PeerId) -> Verdict:
+    async def _checked(self, peer: PeerId, host: str) -> Verdict:
         verdict = Verdict.NO_ADVERT
         with anyio.move_on_after(CHECK_SECONDS):
             addresses = await self._contributors.adverts_of(peer)
             if addresses is not None:
                 verdict = Verdict.UNREACHABLE
-                if await self._reach.answers(peer, addresses):
+                if await self._reach.answers(peer, addresses, teller=host):
                     verdict = Verdict.CONTRIBUTES
         return verdict
 

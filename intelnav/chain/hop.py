@@ -152,7 +152,9 @@ class HopService:
                 sequence = await engine.open(init.sampling)
                 try:
                     if init.next is not None:
-                        session.next = await self._peers.connect(init.next.peer, init.next.addresses)
+                        session.next = await self._peers.connect(
+                            init.next.peer, init.next.addresses, teller=session.entry.host
+                        )
                 except BaseException:
                     engine.close(sequence)
                     raise

@@ -82,6 +82,13 @@ def is_global(host: str) -> bool:
     return _sphere(host) == 0
 
 
+def plain(host: str) -> str:
+    """A numeric host in its usual spelling, without a mapping into IPv6 or a zone."""
+    ip = ip_address(host.partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return str(mapped or ip)
+
+
 def is_credible(host: str, teller: str) -> bool:
     """Whether a node at `teller` may name `host`: nobody names addresses from a closer sphere than his own.
 

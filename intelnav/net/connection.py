@@ -51,7 +51,8 @@ class Events(Protocol):
 class Connection(asyncio.Protocol):
     """A TCP connection that speaks the protocol; `peer` is proven once `opened` is done.
 
-    `round_trip` is that of the last ping that came back, in seconds.
+    `host` is the number at the other end, `remote` that with its port; `round_trip` is that of the last ping that came
+    back, in seconds.
     """
 
     def __init__(self, channel: Channel, events: Events) -> None:
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._peer: PeerId | None = None
         self.opened: asyncio.Future[PeerId] = asyncio.get_running_loop().create_future()
+        self.host = ""
         self.remote = ""
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -121,6 +123,7 @@ class Connection(asyncio.Protocol):
         # uvloop's transports only look like asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("peername")
+        self.host = name[0] if name else ""
         self.remote = f"{name[0]}:{name[1]}" if name else "?"
         self._deadline = asyncio.get_running_loop().call_later(
             HANDSHAKE_SECONDS, self.close, "handshake timed out"

@@ -1,7 +1,6 @@
 """The UDP socket of the DHT: requests out and their answers back in, and requests of others to who answers them."""
 
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from intelnav.dht.contacts import Contact
+from intelnav.dht.contacts import Contact, plain
 from intelnav.dht.datagrams import (
     ID_BYTES,
     Answer,
@@ -190,7 +189,4 @@ class DhtSocket(asyncio.DatagramProtocol):
 def _plain(address: tuple[str, int]) -> tuple[str, int]:
     """The sender of a datagram in the usual spelling, without a mapping or a zone."""
     host, port = address[:2]
-    if ":" in host:
-        ip = ipaddress.IPv6Address(host.partition("%")[0])
-        host = str(ip.ipv4_mapped or ip)
-    return host, port
+    return plain(host) if ":" in host else host, port

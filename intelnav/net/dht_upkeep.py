@@ -6,11 +6,10 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 
 import anyio
 
-from intelnav.dht.contacts import Contact
+from intelnav.dht.contacts import Contact, plain
 from intelnav.dht.keys import KEY_BYTES
 from intelnav.domain.advert import Address
 from intelnav.net.dht_node import DhtNode
@@ -149,8 +148,7 @@ async def _resolved(address: Address) -> list[tuple[str, int]]:
     """The address as numbers, none for a name that has none right now."""
     with suppress(ValueError):
         # Numbers do not wait for names: those are looked up by a few threads, which may all be waiting.
-        ip = ip_address(address.host)
-        return [(str(getattr(ip, "ipv4_mapped", None) or ip), address.port)]
+        return [(plain(address.host), address.port)]
     with suppress(OSError, ValueError, OverflowError):
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Protocol
 import anyio
 
 from intelnav import __version__
+from intelnav.dht.contacts import is_credible, plain
 from intelnav.domain.advert import Address
 from intelnav.domain.errors import Code, ConfigError, PeerError
 from intelnav.domain.identity import Identity, PeerId
@@ -96,8 +98,13 @@ class Peers:
             return None
         return Address(*self.server.sockets[0].getsockname()[:2])
 
-    async def connect(self, peer: PeerId, addresses: Sequence[Address]) -> Connection:
+    async def connect(
+        self, peer: PeerId, addresses: Sequence[Address], *, teller: str | None = None
+    ) -> Connection:
         """The link to `peer`, dialled if there is none; raises PeerError if no address leads to that peer.
+
+        If somebody at `teller`, a numeric host, named the addresses, those count that he may name: nobody has this node
+        dial into a network that is closer to it than he is himself.
 
         It takes 10 seconds at most. Dials of other addresses of the same peer do not wait for each other: addresses
         are hearsay, and bad ones must not keep those with good ones waiting.
@@ -117,7 +124,7 @@ class Peers:
                         return known
                     self._make_room()
                     try:
-                        return self._settle(await self._dial(peer, address))
+                        return self._settle(await self._dial(peer, address, teller))
                     except PeerError as error:
                         failures.append(f"{address}: {error}")
         except TimeoutError:
@@ -130,18 +137,18 @@ class Peers:
             Code.CLOSED, f"peer {peer.short} cannot be reached ({'; '.join(failures) or 'no address'})"
         )
 
-    async def answers(self, peer: PeerId, addresses: Sequence[Address]) -> bool:
+    async def answers(self, peer: PeerId, addresses: Sequence[Address], *, teller: str | None = None) -> bool:
         """Whether `peer` can be reached: this node dials it now, or dialled it and the link still stands.
 
         A link that the peer opened shows nothing. What is dialled here is closed at once and becomes no link: a third
-        one with that peer would cost it its oldest. It takes 10 seconds at most.
+        one with that peer would cost it its oldest. It takes 10 seconds at most. `teller` is as in `connect`.
         """
         if peer == self.own or any(link.alive and link.peer == peer for link in self._dialled):
             return True
         with anyio.move_on_after(CONNECT_SECONDS):
             for address in addresses:
                 with suppress(PeerError):
-                    (await self._dial(peer, address, _Nobody())).close("it was there")
+                    (await self._dial(peer, address, teller, _Nobody())).close("it was there")
                     return True
         return False
 
@@ -257,13 +264,16 @@ class Peers:
         link.close("the peer was reached at another address first")
         return first
 
-    async def _dial(self, peer: PeerId, address: Address, events: Events | None = None) -> Connection:
+    async def _dial(
+        self, peer: PeerId, address: Address, teller: str | None, events: Events | None = None
+    ) -> Connection:
         loop = asyncio.get_running_loop()
         link: Connection | None = None
         try:
             async with asyncio.timeout(DIAL_SECONDS):
+                host = address.host if teller is None else await _place(address, teller)
                 _, link = await loop.create_connection(
-                    lambda: Connection(self._channel(peer), events or self), address.host, address.port
+                    lambda: Connection(self._channel(peer), events or self), host, address.port
                 )
                 await asyncio.shield(link.opened)
         except TimeoutError:
@@ -305,6 +315,16 @@ class _Nobody:
 
     def on_lost(self, link: Connection) -> None:
         """Nothing to do."""
+
+
+async def _place(address: Address, teller: str) -> str:
+    """The number to dial for an address that a peer at the number `teller` named; PeerError if it may not name it."""
+    loop = asyncio.get_running_loop()
+    for *_, place in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
+        number = plain(str(place[0]))
+        if is_credible(number, plain(teller)):
+            return number
+    raise PeerError(Code.BAD_REQUEST, "it lies in a network that is closer to here than who named it")
 
 
 def _first_alive(links: Iterable[Connection]) -> Connection | None:

@@ -39,7 +39,8 @@ from tests.links import Endpoint, MakeEndpoint
 
 pytestmark = pytest.mark.anyio
 
-HOME = "192.0.2.7:40000"
+# Where the peers that are dialled here may be named from.
+HOME = "127.0.0.7:40000"
 
 
 def peer(number: int) -> PeerId:

@@ -292,6 +292,24 @@ async def test_a_next_hop_that_cannot_be_reached_is_said(client: Client, node: H
     await is_empty(node)
 
 
+async def test_a_next_hop_in_a_closer_network_than_the_entrys_is_not_dialled(
+    client: Client, node: Hosted
+) -> None:
+    there = Client(3, node, client.cid)
+    await there.peers.listen(Address("127.0.0.1", 0))
+    assert there.peers.address is not None
+    [link] = node.peers.links()
+    link.host = "8.8.8.8"
+    near = NextHop(there.peers.own, (there.peers.address,))
+    client.link.send(client.init(sid(1), layers=LayerRange(3, 5), next=near, sampling=None))
+    reply = await client.hears()
+    assert isinstance(reply, AbortSession)
+    assert "closer to here" in reply.reason
+    assert there.peers.bytes_received == 0
+    await is_empty(node)
+    await there.peers.close()
+
+
 async def test_a_lost_entry_leaves_nothing_behind(client: Client, node: Hosted) -> None:
     for number in range(ROOM.sessions):
         await client.open(sid(number))

@@ -141,6 +141,19 @@ async def test_who_answers_is_found_out_by_a_dial_that_leaves_no_link(endpoint: 
     await until(lambda: not b.peers.links())
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::ffff:127.0.0.1"])
+async def test_nobody_has_a_node_dial_closer_than_he_is_himself(endpoint: MakeEndpoint, host: str) -> None:
+    a, b = await endpoint(), await endpoint()
+    here = [Address(host, b.address.port)]
+    for teller in ("8.8.8.8", "2001:4860:4860::8888", "192.168.1.7", "::ffff:8.8.8.8", "", "?"):
+        with pytest.raises(PeerError):
+            await a.peers.connect(b.identity.peer, here, teller=teller)
+        assert not await a.peers.answers(b.identity.peer, here, teller=teller)
+    assert b.peers.bytes_received == 0
+    assert await a.peers.answers(b.identity.peer, here, teller="127.0.0.1")
+    assert (await a.peers.connect(b.identity.peer, here, teller="::ffff:127.0.0.1")).alive
+
+
 async def test_a_link_that_the_peer_opened_does_not_show_that_it_answers(endpoint: MakeEndpoint) -> None:
     a, b, other = await endpoint(), await endpoint(), await endpoint()
     link = await b.peers.connect(a.identity.peer, [a.address])
