@@ -53,7 +53,7 @@ class Stranger(asyncio.DatagramProtocol):
             self.asked.append(request)
             reply = self.reply(request, addr)
             if isinstance(reply, Answer):
-                reply = encode_answer(self.identity, id_of(data), reply)
+                reply = encode_answer(self.identity, id_of(data), reply, decode(data).key)
             if reply is not None:
                 self.send(reply, Address(*addr))
 

@@ -18,7 +18,7 @@ from intelnav.domain.job import JobProgress
 from intelnav.domain.model_ref import ModelRef, origin_url
 from intelnav.domain.slice import LayerRange
 from intelnav.net.fetch import fetch_manifest, fetch_metadata, fetch_slice
-from intelnav.net.importer import import_model
+from intelnav.net.importer import UselessModel, import_model
 from intelnav.net.pace import Pace
 from intelnav.net.progress import Progress
 from intelnav.net.ranges import Busy, Missing, SourceError, read_whole
@@ -219,9 +219,8 @@ class Shelf:
             return await import_model(
                 self.store, what, progress, entry=entry, keep=self.wanted, rate=self._pace.rate
             )
-        except ContentError as error:
-            if not what.startswith("/"):
-                self._useless[what] = time.monotonic(), str(error)
+        except UselessModel as error:
+            self._useless[what] = time.monotonic(), str(error)
             raise
 
     async def _published(self, ref: ModelRef) -> Manifest | None:

@@ -1,7 +1,8 @@
 """Whom a lookup may ask: the keys and addresses that were named, and by how many ([D10] in docs/protocol.md).
 
 Anybody can name anything: a good key at a wrong address, a victim's address for keys that are nobody's. So a key may
-have several addresses, what more hosts name comes first, and what stayed silent has to be named by ever more of them.
+have several addresses, and what more hosts name comes first. Who named what stayed silent is asked no more about that
+key or that host; others are believed as before.
 """
 
 from bisect import insort
@@ -12,9 +13,11 @@ from typing import Literal
 
 from intelnav.dht.contacts import Contact, is_global, network_of, owner_of
 
-# Of those that a lookup wants, so many may be on one host, and in one /24 of the open internet.
+# Of those that a lookup wants, so many may be on one host, and in one /24 of the open internet, if there are others.
 PER_HOST = 2
 PER_NETWORK = 3
+# Who names what this node knows by itself: it was there before.
+_ITSELF = ""
 
 
 def host_of(contact: Contact) -> str:
@@ -38,18 +41,19 @@ class Candidate:
 
 @dataclass(slots=True)
 class _Node:
-    """All addresses of one key, which of them is asked or has answered, and how many were asked in vain."""
+    """All addresses of one key, which of them is asked or has answered, and who named others that stayed silent."""
 
     addresses: dict[tuple[str, int], Candidate] = field(default_factory=dict)
     current: Candidate | None = None
-    in_vain: int = 0
+    wrong: set[str] = field(default_factory=set)
 
 
 class _Wanted:
-    """So many of the nearest, of which not all may be in one place."""
+    """So many of the nearest, of which not all may be in one place; `beside` counts those that are too many there."""
 
     def __init__(self, count: int) -> None:
         self.left = count
+        self.beside = 0
         self._hosts: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
 
@@ -75,7 +79,9 @@ class Candidates:
         self._own = own
         self._nodes: dict[bytes, _Node] = {}
         self._order: list[tuple[int, bytes]] = []
-        self._in_vain: Counter[str] = Counter()
+        self._answered: set[str] = set()
+        # For each host those who named what stayed silent there.
+        self._wrong: dict[str, set[str]] = {}
 
     def add(self, contact: Contact, teller: Contact | None) -> None:
         """`teller` named it, or this node knows it itself."""
@@ -89,18 +95,25 @@ class Candidates:
         if candidate is None:
             network = network_of(contact.host) if is_global(contact.host) else None
             candidate = node.addresses[contact.address] = Candidate(contact, host_of(contact), network)
-        candidate.tellers.add("" if teller is None else host_of(teller))
+        candidate.tellers.add(_ITSELF if teller is None else host_of(teller))
 
     def next(self, wanted: int) -> Candidate | None:
-        """Whom to ask next, so that the `wanted` nearest that are alive answer; None if they did or are asked."""
-        among = _Wanted(wanted)
+        """Whom to ask next, so that the `wanted` nearest that are alive answer; None if they did or are asked.
+
+        Where there are not enough hosts, more nodes of those count that have answered.
+        """
+        among, beside = _Wanted(wanted), None
         for candidate in self._alive():
             if among.takes(candidate):
                 if candidate.state == "new":
                     return candidate
                 if not among.left:
-                    break
-        return None
+                    return None
+            elif candidate.state != "new":
+                among.beside += 1
+            elif beside is None and candidate.host in self._answered:
+                beside = candidate
+        return beside if among.beside < among.left else None
 
     def nearest_answered(self) -> bool:
         """Whether the nearest of all that may be alive has answered."""
@@ -114,7 +127,7 @@ class Candidates:
 
     def late(self, candidate: Candidate) -> None:
         """Nothing came back for a while; another address of the key may be asked."""
-        self._in_vain[candidate.host] += 1
+        self._wrong.setdefault(candidate.host, set()).update(candidate.tellers)
         self._pass_over(candidate)
 
     def replaced(self, candidate: Candidate, there: Contact) -> None:
@@ -127,6 +140,7 @@ class Candidates:
         """It answered, late perhaps; other addresses of its key are of no interest any more."""
         node = self._nodes[candidate.contact.key]
         candidate.state, candidate.token = "answered", token
+        self._answered.add(candidate.host)
         if node.current is None or node.current.state != "answered":
             node.current = candidate
 
@@ -137,15 +151,13 @@ class Candidates:
         return candidate
 
     def holders(self, wanted: int) -> list[Candidate]:
-        """The `wanted` nearest that answered, nearest first."""
+        """The `wanted` nearest that answered, nearest first; more on one host only for want of others."""
         among = _Wanted(wanted)
-        found = []
-        for candidate in self._alive():
-            if not among.left:
-                break
-            if candidate.state == "answered" and among.takes(candidate):
-                found.append(candidate)
-        return found
+        answered = [candidate for candidate in self._alive() if candidate.state == "answered"]
+        chosen = {candidate.contact.key for candidate in answered if among.left and among.takes(candidate)}
+        beside = [candidate for candidate in answered if candidate.contact.key not in chosen]
+        chosen.update(candidate.contact.key for candidate in beside[: among.left])
+        return [candidate for candidate in answered if candidate.contact.key in chosen]
 
     def _alive(self) -> Iterator[Candidate]:
         """For each key the address that was asked or is to be asked, nearest first."""
@@ -160,11 +172,12 @@ class Candidates:
         return max(may, key=lambda each: len(each.tellers), default=None)
 
     def _may_ask(self, candidate: Candidate, node: _Node) -> bool:
-        return len(candidate.tellers) >= max(node.in_vain, self._in_vain[candidate.host])
+        believed = candidate.tellers - node.wrong - self._wrong.get(candidate.host, set())
+        return bool(believed) or _ITSELF in candidate.tellers
 
     def _pass_over(self, candidate: Candidate) -> None:
         node = self._nodes[candidate.contact.key]
         candidate.state = "late"
-        node.in_vain += 1
+        node.wrong.update(candidate.tellers)
         if node.current is candidate:
             node.current = None

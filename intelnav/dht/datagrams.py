@@ -86,10 +86,10 @@ class Datagram:
     content: Request | Answer
     data: bytes
 
-    def is_signed(self) -> bool:
-        """Whether the owner of `key` sent it."""
+    def is_signed(self, asker: bytes = b"") -> bool:
+        """Whether the owner of `key` sent it; an answer, to the node with the public key `asker`."""
         signature = self.data[_SIGNATURE_AT:_BODY_AT]
-        return PeerId(self.key).verifies(_signed(self.data), signature)
+        return PeerId(self.key).verifies(_signed(self.data) + asker, signature)
 
 
 def _read_flag(value: Any) -> bool:
@@ -152,9 +152,12 @@ def encode_request(identity: Identity, request_id: bytes, request: Request) -> b
     return _sealed(identity, _REQUEST, request_id, entries)
 
 
-def encode_answer(identity: Identity, request_id: bytes, answer: Answer) -> bytes:
-    """The datagram that answers the request with that id."""
-    return _sealed(identity, _ANSWER, request_id, _written(_ANSWERED, answer))
+def encode_answer(identity: Identity, request_id: bytes, answer: Answer, asker: bytes) -> bytes:
+    """The datagram that answers the request with that id, of the node with the public key `asker`.
+
+    Nobody else can pass it on as an answer to a request of his own.
+    """
+    return _sealed(identity, _ANSWER, request_id, _written(_ANSWERED, answer), asker)
 
 
 def is_request(data: bytes) -> bool:
@@ -210,10 +213,12 @@ def _written(fields: dict[str, Field], content: Request | Answer) -> dict[str, A
     return {name: field.write(value) for name, field, value in values if value != field.default}
 
 
-def _sealed(identity: Identity, kind: bytes, request_id: bytes, entries: dict[str, Any]) -> bytes:
+def _sealed(
+    identity: Identity, kind: bytes, request_id: bytes, entries: dict[str, Any], asker: bytes = b""
+) -> bytes:
     head = _MAGIC + kind + request_id + identity.peer.key
     body = cbor.dump(entries)
-    data = head + identity.sign(_SIGNED + head + body) + body
+    data = head + identity.sign(_SIGNED + head + body + asker) + body
     if len(data) > MAX_DATAGRAM:
         raise PeerError(Code.TOO_LONG, f"a datagram of {len(data)} bytes, at most {MAX_DATAGRAM} are sent")
     return data

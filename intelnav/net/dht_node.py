@@ -265,6 +265,6 @@ class DhtNode:
             return
         self.known.answered(contact)
         doubtful = self.table.add(contact)
-        if doubtful is not None and random.random() < _DOUBTS:
-            # Now and then the oldest contact of a full bucket has to show that it lives.
+        if doubtful is not None and (doubtful.key == contact.key or random.random() < _DOUBTS):
+            # Who seems to have moved is asked where it was; now and then the oldest of a full bucket has to answer.
             self.ping(doubtful.address, doubtful.key)

@@ -148,7 +148,7 @@ class DhtSocket(asyncio.DatagramProtocol):
         answer = self._on_request(datagram, address)
         if answer is None:
             return
-        reply = encode_answer(self._identity, datagram.id, answer)
+        reply = encode_answer(self._identity, datagram.id, answer, datagram.key)
         destination = self._destination(address)
         if destination is not None and self._allowance.spend(address, len(reply), now):
             self._send(destination, reply)
@@ -159,7 +159,7 @@ class DhtSocket(asyncio.DatagramProtocol):
         if waiting is None or waiting.address != address:
             return
         datagram = decode(data)
-        if not datagram.is_signed():
+        if not datagram.is_signed(self._identity.peer.key):
             return
         assert isinstance(datagram.content, Answer)
         del self._waiting[request_id]

@@ -57,9 +57,17 @@ class Table:
         return contact.key != self._own and self._fits(bucket, contact) and self._can_grow(bucket)
 
     def add(self, contact: Contact) -> Contact | None:
-        """A contact that answered. If its bucket is full, it waits; the one to ping, which may be dead, is returned."""
+        """A contact that answered. If its bucket is full, it waits; the one to ping, which may be dead, is returned.
+
+        That is also the contact itself at another address, where it has answered so far: the new one counts once that
+        fails, so that nobody who passes its datagrams on takes its place.
+        """
         if contact.key == self._own:
             return None
+        known = self._bucket(contact)[contact.id]
+        if known is not None and known.contact != contact and contact.id not in self._failures:
+            before: Contact = known.contact
+            return before
         if contact in self and contact.id not in self._failures:
             # It moves to the end of its bucket, behind those that were not heard for longer.
             bucket = self._bucket(contact)

@@ -78,8 +78,8 @@ class Upkeep:
     async def join(self) -> None:
         """Try some who are not in the table, bootstrap addresses and known contacts. If one answers, look around.
 
-        A node that is alone tries all of them. Names that are still being looked up hold up nobody who has answered. It
-        takes little more than `join_seconds` if nobody does.
+        A node that is alone tries all of them. It waits for a name only while nobody has answered, and takes little
+        more than `join_seconds` if nobody does.
         """
         node, present, heard = self._node, self._present(), asyncio.Event()
         strangers: list[Contact | Address] = [
@@ -100,6 +100,8 @@ class Upkeep:
                 # A datagram was lost, of the one node that had answered. By then it has again, or another has.
                 await anyio.sleep(ALONE_SECONDS)
                 await node.lookup(node.id, records=False)
+            # Names that still have no address are tried again with the next join.
+            tasks.cancel_scope.cancel()
 
     async def refresh(self) -> None:
         """Look up the own neighbourhood, and visit one of the buckets and every part of which too little is known.

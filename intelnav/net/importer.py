@@ -29,6 +29,10 @@ from intelnav.store.pieces import CHUNK
 STALE_SECONDS = 7 * 86_400
 
 
+class UselessModel(ContentError):
+    """A file that came whole, as it was published, and cannot be used: it will be no other the next time."""
+
+
 async def import_model(
     store: Store,
     what: str,
@@ -99,7 +103,7 @@ async def _from_origin(
         _check(manifest, ref.value, entry)
     except ContentError as error:
         await to_thread.run_sync(forget, part)
-        raise ContentError(str(error).replace(str(part), ref.value)) from None
+        raise UselessModel(str(error).replace(str(part), ref.value)) from None
     await to_thread.run_sync(_keep, store, manifest, part, url)
     return manifest
 

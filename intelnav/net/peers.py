@@ -271,10 +271,17 @@ class Peers:
         link: Connection | None = None
         try:
             async with asyncio.timeout(DIAL_SECONDS):
-                host = address.host if teller is None else await _place(address, teller)
-                _, link = await loop.create_connection(
-                    lambda: Connection(self._channel(peer), events or self), host, address.port
-                )
+                hosts = [address.host] if teller is None else await _places(address, teller)
+                for host in hosts:
+                    try:
+                        _, link = await loop.create_connection(
+                            lambda: Connection(self._channel(peer), events or self), host, address.port
+                        )
+                        break
+                    except OSError:
+                        if host is hosts[-1]:
+                            raise
+                assert link is not None
                 await asyncio.shield(link.opened)
         except TimeoutError:
             raise PeerError(Code.TIMEOUT, f"no answer within {DIAL_SECONDS:g} s") from None
@@ -317,13 +324,13 @@ class _Nobody:
         """Nothing to do."""
 
 
-async def _place(address: Address, teller: str) -> str:
-    """The number to dial for an address that a peer at the number `teller` named; PeerError if it may not name it."""
+async def _places(address: Address, teller: str) -> list[str]:
+    """The numbers to dial for an address that somebody at `teller` named; PeerError if he may name none of them."""
     loop = asyncio.get_running_loop()
-    for *_, place in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
-        number = plain(str(place[0]))
-        if is_credible(number, plain(teller)):
-            return number
+    found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    numbers = dict.fromkeys(plain(str(place[0])) for *_, place in found)
+    if credible := [number for number in numbers if is_credible(number, plain(teller))]:
+        return credible
     raise PeerError(Code.BAD_REQUEST, "it lies in a network that is closer to here than who named it")
 
 

@@ -265,7 +265,7 @@ class Store:
         is promised to files that are being written does not count as free.
         """
         with self._guard:
-            need += sum(max(0, size - on_disk(path)) for path, size in self._promised.items())
+            need += sum(max(0, size - on_disk(path)) for path, size in list(self._promised.items()))
             try:
                 for path in to_remove(self._folder, self.manifest, self._max_bytes, need, keep):
                     log.info("%s is removed to make room", path)
@@ -284,9 +284,8 @@ class Store:
                 raise
 
     def written(self, path: Path) -> None:
-        """The file at `path` takes no more of the room that it was promised, if it was."""
-        with self._guard:
-            self._promised.pop(path, None)
+        """The file at `path` takes no more of the room that it was promised, if it was. Does not block."""
+        self._promised.pop(path, None)
 
     def remove(self, cid: str, layers: LayerRange | None) -> int:
         """Remove a slice, or with None all of a model; files of the user stay. Returns the bytes of disk freed."""

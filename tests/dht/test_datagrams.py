@@ -26,6 +26,7 @@ from intelnav.dht.records import MARK_BYTES, MAX_RECORD
 from intelnav.domain.errors import PeerError
 from tests.dht.records import KEY, peer
 
+ASKER = b"a" * 32
 ID = b"12345678"
 ME = peer(1)
 
@@ -74,13 +75,16 @@ def test_a_request_survives_and_is_never_short(request: Request) -> None:
 
 @given(answers)
 def test_an_answer_survives(answer: Answer) -> None:
-    data = encode_answer(ME, ID, answer)
+    data = encode_answer(ME, ID, answer, ASKER)
     assert len(data) <= MAX_DATAGRAM
     assert is_answer(data)
     assert not is_request(data)
     assert id_of(data) == ID
     assert decode(data).content == answer
-    assert decode(data).is_signed()
+    assert decode(data).is_signed(ASKER)
+    # Nobody else was answered.
+    assert not decode(data).is_signed(b"b" * 32)
+    assert not decode(data).is_signed()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])
@@ -90,7 +94,7 @@ def test_an_answer_is_filled_with_records_and_stays_within_its_size(host: str, c
     eight = tuple(Contact(bytes([n]) * 32, host, 65535) for n in range(8))
     more = tuple(bytes([n]) * MARK_BYTES for n in range(count))
     answer = with_records(Answer((host, 65535), bytes(8), eight, more=more), [bytes(size)] * 28)
-    room = MAX_DATAGRAM - len(encode_answer(ME, ID, replace(answer, client=True)))
+    room = MAX_DATAGRAM - len(encode_answer(ME, ID, replace(answer, client=True), ASKER))
     assert room >= 0
     # Lengths are reckoned at their longest, a byte more for each than what small ones take.
     assert len(answer.records) == 28 or room < size + 3 + 2 * (1 + len(answer.records))
@@ -109,7 +113,7 @@ def test_the_room_of_a_page_is_as_stated() -> None:
 
 def test_what_does_not_fit_is_not_sent() -> None:
     with pytest.raises(PeerError):
-        encode_answer(ME, ID, Answer(("192.0.2.7", 7), records=(bytes(630), bytes(630))))
+        encode_answer(ME, ID, Answer(("192.0.2.7", 7), records=(bytes(630), bytes(630))), ASKER)
 
 
 @given(requests, st.integers(0, 10**6), st.integers(1, 255))

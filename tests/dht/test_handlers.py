@@ -31,7 +31,7 @@ class Asked:
         datagram = decode(encode_request(ASKER, b"12345678", request))
         answer = self.handlers.answer(datagram, sender, now)
         if answer is not None:
-            assert len(encode_answer(ME, b"12345678", answer)) <= 2 * len(datagram.data)
+            assert len(encode_answer(ME, b"12345678", answer, ASKER.peer.key)) <= 2 * len(datagram.data)
         return answer
 
     def token(self) -> bytes:
@@ -157,7 +157,7 @@ def test_a_datagram_that_is_not_signed_is_not_answered() -> None:
 
 
 def test_an_answer_is_not_answered() -> None:
-    data = encode_answer(ASKER, b"12345678", Answer(SENDER))
+    data = encode_answer(ASKER, b"12345678", Answer(SENDER), ME.peer.key)
     assert Asked().handlers.answer(decode(data), SENDER, NOW) is None
 
 

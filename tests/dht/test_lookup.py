@@ -177,11 +177,11 @@ def test_liars_near_a_key_do_not_hide_who_has_its_records(kind: str, target: byt
 
 
 def test_a_late_answer_from_one_address_makes_another_needless() -> None:
-    start, key = Contact(b"s" * 32, "10.0.0.1", 1), b"k" * 32
-    lookup = Lookup(KEY, [start], 0.0, own=b"o" * 32)
-    [ask] = lookup.asks(0.0)
+    starts, key = [Contact(bytes([n]) * 32, f"10.0.1.{n}", 1) for n in (1, 2)], b"k" * 32
+    lookup = Lookup(KEY, starts, 0.0, own=b"o" * 32)
     named = tuple(Contact(key, f"10.0.0.{n}", 1) for n in (2, 3))
-    lookup.answered(ask.number, ask.contact, Answer(YOU, contacts=named), 0.1)
+    for ask, each in zip(lookup.asks(0.0), named, strict=True):
+        lookup.answered(ask.number, ask.contact, Answer(YOU, contacts=(each,)), 0.1)
     [first] = lookup.asks(0.1)
     assert lookup.asks(0.2) == []
     [second] = lookup.asks(0.4)
@@ -239,7 +239,60 @@ def test_a_victim_is_asked_no_more_often_than_hosts_name_it() -> None:
             else:
                 victim.append(ask)
         now = lookup.wake_at() or now
-    assert len(victim) <= len(liars)
+    assert len(victim) <= PER_HOST * len(liars)
+
+
+def test_of_several_addresses_the_one_that_most_hosts_name_comes_first() -> None:
+    tellers = [Contact(bytes([n]) * 32, f"9.{n}.1.1", 1) for n in range(1, 4)]
+    # Two nodes on one host have one voice.
+    tellers += [Contact(bytes([n]) * 32, "9.9.1.1", n) for n in (8, 9)]
+    wrong, right = Contact(b"k" * 32, "8.1.1.1", 1), Contact(b"k" * 32, "8.2.1.1", 1)
+    told = dict(zip(tellers, (right, right, wrong, wrong, wrong), strict=True))
+    lookup = Lookup(KEY, tellers, 0.0, own=b"o" * 32, limits=LookupLimits(parallel=5))
+    for ask in lookup.asks(0.0)[::-1]:
+        lookup.answered(ask.number, ask.contact, Answer(YOU, contacts=(told[ask.contact],)), 0.1)
+    assert [ask.contact for ask in lookup.asks(0.1)] == [right]
+
+
+def test_what_liars_name_in_vain_is_not_held_against_others() -> None:
+    liars = [Contact(bytes([n]) * 32, f"9.{n}.1.1", 1) for n in range(1, 5)]
+    honest = Contact(b"h" * 32, "9.50.1.1", 1)
+    holders = nearest([Contact(bytes([n]) * 32, f"8.{n}.1.1", 1) for n in range(1, 40)], KEY, 7)
+    chance = random.Random(5)
+    lookup = Lookup(KEY, [*liars, honest], 0.0, own=b"o" * 32)
+    now, heard = 0.0, set()
+    while not lookup.finished:
+        for ask in lookup.asks(now):
+            if ask.contact in liars:
+                # Made-up keys on the holders' hosts, and holders at wrong addresses.
+                fakes = [Contact(chance.randbytes(32), each.host, 9) for each in holders]
+                fakes += [Contact(each.key, f"7.{chance.randrange(256)}.1.1", 9) for each in holders]
+                lookup.answered(ask.number, ask.contact, Answer(YOU, bytes(8), tuple(fakes)), now)
+            elif ask.contact == honest:
+                lookup.answered(ask.number, honest, Answer(YOU, bytes(8), tuple(holders)), now)
+            elif ask.contact in holders:
+                heard.add(ask.contact)
+                lookup.answered(ask.number, ask.contact, Answer(YOU, bytes(8)), now)
+        now = lookup.wake_at() or now
+    assert heard == set(holders)
+    assert lookup.requests <= 60
+
+
+@pytest.mark.parametrize(("nodes", "dead"), [(5, 0), (5, 2), (6, 3), (8, 3)])
+def test_a_swarm_behind_one_address_finds_its_records(nodes: int, dead: int) -> None:
+    network = Network(nodes)
+    for number, member in enumerate(network.members):
+        member.contact = Contact(member.contact.key, "8.8.8.8", 7000 + number)
+    network._at = {member.contact.address: member for member in network.members}
+    for member in network.members:
+        member.table = [each.contact for each in network.members if each is not member]
+    for number in range(1, 6):
+        network.store(record(number))
+    for member in network.members[1 : dead + 1]:
+        member.alive = False
+    lookup, _ = network.lookup(network.members[0], KEY)
+    assert len(lookup.records) == 5
+    assert len(lookup.holders()) == nodes - dead - 1
 
 
 def test_of_one_answer_only_so_many_contacts_are_taken() -> None:

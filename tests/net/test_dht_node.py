@@ -276,9 +276,12 @@ async def test_an_answer_counts_only_from_where_it_was_asked_and_for_who_signed_
 
         def reply(request: Request, sender: tuple[str, int]) -> bytes:
             # Under the right id from elsewhere, then from there, but signed with another's key.
-            other.send(encode_answer(asked.identity, LAST[-1], Answer(sender, bytes(8))), Address(*sender))
-            return encode_answer(other.identity, LAST[-1], Answer(sender, bytes(8)))
+            other.send(
+                encode_answer(asked.identity, LAST[-1], Answer(sender, bytes(8)), own), Address(*sender)
+            )
+            return encode_answer(other.identity, LAST[-1], Answer(sender, bytes(8)), own)
 
+        own = victim.identity.peer.key
         LAST: list[bytes] = []
         original = asked.datagram_received
 

@@ -103,7 +103,11 @@ def test_an_answer_makes_up_for_a_failure() -> None:
 def test_a_contact_that_moved_is_known_by_its_new_address() -> None:
     table = Table(OWN)
     table.add(contact(1))
-    table.add(contact(1, "10.0.0.2"))
+    # Somebody may just pass its datagrams on: where it was it has to fail first.
+    assert table.add(contact(1, "10.0.0.2")) == contact(1)
+    assert contact(1) in table
+    table.failed(contact(1))
+    assert table.add(contact(1, "10.0.0.2")) is None
     assert [each.host for each in table.contacts()] == ["10.0.0.2"]
     assert contact(1) not in table
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,10 @@ async def test_names_that_nobody_resolves_hold_up_nobody(
 
     monkeypatch.setattr(dht_upkeep, "_resolved", endless)
     dead = [Address(f"{name}.example", 1) for name in "abc"]
+    patient = replace(QUICK, join_seconds=60.0)
     async with asyncio.timeout(10):
-        by_contact = await host(dead, contacts=file, settings=QUICK)
-        by_number = await host([*dead, first.address], settings=QUICK)
+        by_contact = await host(dead, contacts=file, settings=patient)
+        by_number = await host([*dead, first.address], settings=patient)
     assert knows(by_contact, others)
     assert knows(by_number, others)
     assert asked == 2 * [each.host for each in dead]
