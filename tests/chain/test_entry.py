@@ -149,6 +149,17 @@ async def test_a_prompt_of_several_batches_is_answered(asking: Make, model: Path
     assert tokens == whole.greedy(prompt, 4)
 
 
+async def test_activations_that_come_back_to_a_kept_head_are_expected(
+    asking: Make, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A tiny model's messages would be small enough for anybody.
+    monkeypatch.setattr("intelnav.net.peers.CONTROL_BYTES", 1024)
+    nodes = await asking("2..4", "4..6", head="5..6")
+    prompt = "hello there " * 4
+    tokens, _, _ = await nodes.ask(prompt=prompt, max_tokens=4)
+    assert tokens == PlainLlama(model, 64).greedy(prompt, 4)
+
+
 async def test_a_dead_peer_is_passed_over(asking: Make, cid: str, expected: list[int]) -> None:
     dead = Advert(PeerId(b"\x33" * 32), (Address("127.0.0.1", 9),), cid, (LayerRange(2, 6),))
     nodes = await asking("2..4", "4..6", extra=(dead,))

@@ -344,6 +344,26 @@ async def test_the_link_to_prev_counts_before_its_first_forward(
     await is_empty(node)
 
 
+async def test_of_two_links_to_prev_one_may_go_before_its_first_forward(
+    client: Client, node: Hosted, cid: str
+) -> None:
+    prev = await Client(3, node, cid).connect()
+    again = await Client(3, node, cid).connect()
+    client.link.send(client.init(sid(1), prev=prev.peers.own))
+    assert isinstance(await client.hears(), SessionAck)
+    prev.link.close("test")
+    async with asyncio.timeout(20):
+        while sum(link.peer == prev.peers.own for link in node.peers.links()) > 1:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+    assert len(node.hops) == 1
+    again.link.send(forward(sid(1), 0, 0))
+    assert isinstance(await client.hears(), Token)
+    # That one is used now.
+    again.link.close("test")
+    assert await client.aborted() == Code.CLOSED
+    await is_empty(node)
+
+
 async def test_prev_may_end_a_session_before_its_first_forward(
     client: Client, node: Hosted, cid: str
 ) -> None:

@@ -321,7 +321,7 @@ async def test_a_worker_whose_file_is_spoiled_serves_no_more(bench: Bench, name:
 
 
 async def test_a_worker_whose_file_a_check_finds_spoiled_serves_no_more(
-    bench: Bench, name: SliceName
+    bench: Bench, name: SliceName, source: Path
 ) -> None:
     kept, engine = await bench.loaded(name)
     assert kept.file is not None
@@ -340,6 +340,7 @@ async def test_a_worker_whose_file_a_check_finds_spoiled_serves_no_more(
     kept = await bench.done(Bring(name))
     assert kept.file is not None
     assert kept.file.path.read_bytes() == good
+    assert bench.shelf.store.fault_of(manifest_of(source).cid, LAYERS) is None
 
 
 async def test_a_file_that_was_only_touched_is_hashed_and_stays(bench: Bench, name: SliceName) -> None:

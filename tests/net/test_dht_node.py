@@ -11,7 +11,7 @@ from hashlib import sha256
 import pytest
 
 from intelnav.dht.contacts import Contact
-from intelnav.dht.datagrams import Answer, Request, encode_answer, encode_request
+from intelnav.dht.datagrams import Answer, Request, encode_answer, encode_request, id_of, is_request
 from intelnav.dht.keys import MODELS_KEY, model_key
 from intelnav.dht.records import MAX_RECORD, Offer, Record, encode_record, mark_of
 from intelnav.dht.storage import StorageLimits
@@ -304,6 +304,42 @@ async def test_an_answer_counts_only_from_where_it_was_asked_and_for_who_signed_
         found = await victim.node.lookup(KEY, records=False)
         assert [holder.contact.key for holder in found.holders()] == [other.identity.peer.key]
         await until(lambda: asked.identity.peer not in [peer for peer, _ in victim.node.contacts()])
+
+
+@pytest.mark.parametrize("passes_on", ["a ping of its own", "what it was asked"])
+async def test_who_has_another_answer_in_its_place_does_not_take_that_place(
+    host: MakeHost, passes_on: str
+) -> None:
+    holder = await host()
+    victim = await host([holder.address])
+    holder.node.storage.add(signed(7), "127.0.0.9", time.time())
+    assert len(await victim.node.get(KEY)) == 1
+    async with stranger(5, host="127.0.3.3") as thief:
+        askers: dict[bytes, Address] = {}
+        passed_on = asyncio.Event()
+
+        def pass_on(data: bytes, addr: tuple[str, int]) -> None:
+            if is_request(data):
+                askers[id_of(data)] = Address(*addr)
+                own = encode_request(thief.identity, id_of(data), Request("ping", client=True))
+                thief.send(own if passes_on == "a ping of its own" else data, holder.address)
+            elif id_of(data) in askers:
+                thief.send(data, askers.pop(id_of(data)))
+                passed_on.set()
+
+        thief.datagram_received = pass_on  # type: ignore[method-assign]
+        # To be asked back it asks something.
+        thief.send(encode_request(thief.identity, os.urandom(8), Request("ping")), victim.address)
+        async with asyncio.timeout(10):
+            await passed_on.wait()
+        # What comes now comes after it.
+        await victim.node.lookup(bytes(20), records=False)
+        assert victim.node.contacts() == [(holder.identity.peer, holder.address)]
+        found = await victim.node.lookup(KEY, records=True)
+        assert [each.contact.address for each in found.holders()] == [
+            (holder.address.host, holder.address.port)
+        ]
+        assert len(found.records) == 1
 
 
 @pytest.mark.parametrize("kind", ["rubbish", "fakes", "silence", "endless pages", "wrong addresses"])

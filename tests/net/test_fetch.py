@@ -76,7 +76,11 @@ async def fetch(
     layers: LayerRange = LAYERS,
 ) -> Path:
     with anyio.fail_after(40):
-        return await fetch_slice(store, manifest, layers, sources, progress or Progress())
+        try:
+            return await fetch_slice(store, manifest, layers, sources, progress or Progress())
+        finally:
+            # Whatever became of it, no room is kept for it any more.
+            assert not store._promised
 
 
 @contextmanager

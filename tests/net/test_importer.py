@@ -187,6 +187,7 @@ async def test_who_imports_the_same_at_once_waits_for_it(store: Store, hub: Hub,
     assert found == [manifest] * 4
     assert hub.asked == [("/cdn/tiny", None)]
     assert store.verify(manifest.cid) == []
+    assert not store._promised
 
 
 async def test_a_slice_can_be_had_from_what_was_imported(store: Store, hub: Hub) -> None:

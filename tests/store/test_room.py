@@ -100,6 +100,7 @@ def test_what_is_promised_to_one_file_is_not_free_for_another(donor: Donor, tmp_
         store.promise(one, 60_000, ())
         with pytest.raises(StoreFull):
             store.promise(other, 60_000, ())
+        assert set(store._promised) == {one}
         with pytest.raises(StoreFull):
             store.make_room(60_000, ())
         # What is written of it already counts once.
