@@ -17,10 +17,11 @@ _SPARE = {"inactive_file", "active_file"}, {"total_inactive_file", "total_active
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Main memory in bytes: all that there is for this process, and what of it can still be had."""
+    """Main memory in bytes: all there is for this process, what of it can still be had, and what the machine has."""
 
     total: int
     available: int
+    machine: int
 
 
 def cores() -> int:
@@ -38,7 +39,7 @@ def memory() -> Memory:
     for limit, used in _limits():
         total = min(total, limit)
         available = min(available, max(0, limit - used))
-    return Memory(total, available)
+    return Memory(total, available, machine.total)
 
 
 def _quotas() -> Iterator[float]:
@@ -58,21 +59,24 @@ def _limits() -> Iterator[tuple[int, int]]:
     for folder in _folders("memory"):
         for limit, used, spare in (
             ("memory.max", "memory.current", _SPARE[0]),
+            ("memory.high", "memory.current", _SPARE[0]),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", _SPARE[1]),
         ):
-            words = _words(folder / limit) + _words(folder / used)
-            if len(words) == 2 and all(word.isdecimal() for word in words):
+            most, now = _words(folder / limit), _words(folder / used)
+            if len(most) == len(now) == 1 and (most[0] + now[0]).isdecimal():
                 stat = _words(folder / "memory.stat")
                 of_files = sum(
-                    int(size) for name, size in zip(stat[::2], stat[1::2], strict=False) if name in spare
+                    int(size)
+                    for name, size in zip(stat[::2], stat[1::2], strict=False)
+                    if name in spare and size.isdecimal()
                 )
-                yield int(words[0]), max(0, int(words[1]) - of_files)
+                yield int(most[0]), max(0, int(now[0]) - of_files)
 
 
 def _folders(controller: str) -> Iterator[Path]:
     """The folders of the groups that this process is in, and of those around them."""
     with suppress(OSError):
-        for line in _MEMBERSHIP.read_text().splitlines():
+        for line in _MEMBERSHIP.read_text(errors="replace").splitlines():
             _, names, path = line.split(":", 2)
             if names and controller not in names.split(","):
                 continue
@@ -84,6 +88,6 @@ def _folders(controller: str) -> Iterator[Path]:
 
 def _words(file: Path) -> list[str]:
     try:
-        return file.read_text().split()
+        return file.read_text(errors="replace").split()
     except OSError:
         return []

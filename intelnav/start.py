@@ -5,11 +5,16 @@ import signal
 
 
 def main() -> None:
-    """Run a node, see `intelnav.node.main`. Until it heeds signals itself, SIGTERM ends it: it has said nothing yet.
+    """Run a node, see `intelnav.node.main`. Until it heeds signals itself, they end it: it has said nothing yet.
 
-    As the first process of a container it would otherwise ignore the signal.
+    As the first process of a container it would otherwise ignore them.
     """
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
     from intelnav.node import main as run
 
     run()
+
+
+if __name__ == "__main__":
+    main()

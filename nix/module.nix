@@ -73,7 +73,7 @@ let
     inherit (cfg.settings.store) chunks;
     api = cfg.settings.api.listen;
     log = cfg.settings.log.format;
-    alone = builtins.all (text: isLocal (address text)) (
+    alone = orNone cfg.settings.network.seeds == [ ] && isLocal listen && builtins.all (text: isLocal (address text)) (
       orNone cfg.settings.network.bootstrap ++ map (each: each.address) (orNone cfg.settings.network.peers)
     );
   };

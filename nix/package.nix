@@ -29,6 +29,30 @@ let
       typing-extensions
     ];
   };
+
+  # nixpkgs has neither of these two, as far as could be seen.
+  kademlia = python3Packages.buildPythonPackage rec {
+    pname = "kademlia";
+    version = "2.2.3";
+    pyproject = true;
+    src = python3Packages.fetchPypi {
+      inherit pname version;
+      hash = "sha256-M/TYnmQpZIzHVUaEQgpadZsrYxsKxyqAx4RHMr5I1I4=";
+    };
+    build-system = [ python3Packages.hatchling ];
+    dependencies = [ rpcudp ];
+  };
+  rpcudp = python3Packages.buildPythonPackage rec {
+    pname = "rpcudp";
+    version = "5.0.1";
+    pyproject = true;
+    src = python3Packages.fetchPypi {
+      inherit pname version;
+      hash = "sha256-tnk7mz6E6chRD6eOJZzDIEwbA/0rtPvw9FfNORkzu3g=";
+    };
+    build-system = [ python3Packages.hatchling ];
+    dependencies = [ python3Packages.u-msgpack-python ];
+  };
 in
 python3Packages.buildPythonApplication {
   pname = "intelnav";

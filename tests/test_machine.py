@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from intelnav import machine
+from intelnav.controller.capacity import machine_memory
 from intelnav.machine import Memory, cores, memory
 
 MIB = 2**20
@@ -34,7 +35,7 @@ def write(folder: Path, **files: str) -> None:
 
 def test_without_groups_it_is_all_of_it() -> None:
     assert cores() == 8
-    assert memory() == Memory(16384 * MIB, 8192 * MIB)
+    assert memory() == Memory(16384 * MIB, 8192 * MIB, 16384 * MIB)
 
 
 @pytest.mark.parametrize("path", ["/", "/docker/abc", "/../../gone"])
@@ -46,7 +47,7 @@ def test_a_container_has_what_its_group_allows(large_machine: Path, path: str) -
     }
     write(large_machine, cpu_max="250000 100000", memory_max=str(768 * MIB), **used)
     assert cores() == 2
-    assert memory() == Memory(768 * MIB, 468 * MIB)
+    assert memory() == Memory(768 * MIB, 468 * MIB, 16384 * MIB)
 
 
 def test_what_is_around_a_group_limits_it_too(large_machine: Path) -> None:
@@ -55,7 +56,7 @@ def test_what_is_around_a_group_limits_it_too(large_machine: Path) -> None:
     write(inner, cpu_max="max 100000", memory_max="max", memory_current="5")
     write(inner.parent, cpu_max="50000 100000", memory_max=str(64 * MIB), memory_current=str(80 * MIB))
     assert cores() == 1
-    assert memory() == Memory(64 * MIB, 0)
+    assert memory() == Memory(64 * MIB, 0, 16384 * MIB)
 
 
 @pytest.mark.parametrize("path", ["/", "/docker/abc"])
@@ -71,7 +72,7 @@ def test_groups_of_version_1(large_machine: Path, path: str) -> None:
         memory_stat=f"inactive_file 7\ntotal_inactive_file {20 * MIB}\ntotal_active_file {10 * MIB}",
     )
     assert cores() == 3
-    assert memory() == Memory(600 * MIB, 530 * MIB)
+    assert memory() == Memory(600 * MIB, 530 * MIB, 16384 * MIB)
 
 
 def test_groups_without_limits(large_machine: Path) -> None:
@@ -80,7 +81,28 @@ def test_groups_without_limits(large_machine: Path) -> None:
     write(large_machine / "cpu", cpu_cfs_quota_us="-1", cpu_cfs_period_us="100000")
     write(large_machine / "memory", memory_limit_in_bytes="9223372036854771712", memory_usage_in_bytes="5")
     assert cores() == 8
-    assert memory() == Memory(16384 * MIB, 8192 * MIB)
+    assert memory() == Memory(16384 * MIB, 8192 * MIB, 16384 * MIB)
+
+
+def test_a_service_may_be_slowed_down_before_it_is_ended(large_machine: Path) -> None:
+    (large_machine / "membership").write_bytes(b"0::/\n")
+    write(large_machine, memory_max="max", memory_high=str(300 * MIB), memory_current=str(100 * MIB))
+    assert memory() == Memory(300 * MIB, 200 * MIB, 16384 * MIB)
+
+
+def test_names_of_groups_are_any_bytes(large_machine: Path) -> None:
+    (large_machine / "membership").write_bytes(b"0::/\xff\n")
+    write(large_machine, memory_max=str(64 * MIB), memory_current="0", memory_stat="active_file none")
+    assert memory().total == 64 * MIB
+
+
+@pytest.mark.parametrize(
+    ("allowed", "slices"), [(16384, 16384 - 512), (16300, 16384 - 512), (768, 640), (100, 0)]
+)
+def test_what_slices_may_take(large_machine: Path, allowed: int, slices: int) -> None:
+    (large_machine / "membership").write_text("0::/\n")
+    write(large_machine, memory_max=str(allowed * MIB), memory_current="0")
+    assert machine_memory() == slices * MIB
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "100000 0", "1", "a b", "1 2 3"])

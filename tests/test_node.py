@@ -32,7 +32,7 @@ def node(folder: Path, **settings: object) -> "subprocess.Popen[str]":
         yaml.safe_dump({"data_dir": str(folder / "data"), "network": {"listen": None}, **settings})
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("INTELNAV_")}
-    command = [sys.executable, "-m", "intelnav.node", "--config", str(config)]
+    command = [sys.executable, "-m", "intelnav.start", "--config", str(config)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 

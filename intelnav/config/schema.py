@@ -82,7 +82,7 @@ class BackendConfig(_Section):
     gpu_layers: int = _whole(-1, -1, 10_000)
     """How many layers the GPU takes; -1 is all."""
     threads: int = _whole(0, 0, 1024)
-    """Threads of each slice on the CPU; 0 is one for each physical core, less one."""
+    """Threads of each slice on the CPU; 0 is one for each physical core that the node may use, less one."""
 
 
 class SliceConfig(_Section):

@@ -6,13 +6,15 @@ from intelnav.engine.footprint import footprint
 from intelnav.engine.interface import SliceSpec
 from intelnav.store.model_file import ModelFile
 
-# Bytes left to the node itself and to the rest of the machine.
+# Bytes left to the node itself and to the rest of the machine; and to the node, of what is allowed to it alone.
 RESERVE = 512 * 2**20
+OWN_RESERVE = 128 * 2**20
 
 
 def machine_memory() -> int:
     """Bytes of main memory that all slices of this node may take together."""
-    return max(0, machine.memory().total - RESERVE)
+    memory = machine.memory()
+    return max(0, min(memory.machine - RESERVE, memory.total - OWN_RESERVE))
 
 
 def hostable_layers(model: ModelFile, room: SliceSpec, memory: int) -> int:

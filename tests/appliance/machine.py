@@ -59,7 +59,7 @@ def make_tree(tree: Path) -> None:
     (tree / BIN.relative_to("/")).mkdir()
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     (tree / BIN.relative_to("/") / "python").symlink_to(f"/opt/python/bin/python{version}")
-    for program, module in ((NODE, "intelnav.node"), (COMMAND, "intelnav.cli.main")):
+    for program, module in ((NODE, "intelnav.start"), (COMMAND, "intelnav.cli.main")):
         launcher = tree / program.relative_to("/")
         launcher.write_text(_LAUNCH.format(module=module))
         launcher.chmod(0o755)

@@ -42,12 +42,12 @@ def config(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def node(config: Path) -> Iterator[str]:
+def node(config: Path, *options: str) -> Iterator[str]:
     """A container of a node that has just been started, with a volume of its own."""
     name = f"intelnav-test-{token_hex(4)}"
     mounts = ["--volume", f"{config}:/etc/intelnav:ro", "--volume", f"{name}:/var/lib/intelnav"]
     try:
-        docker("run", "--detach", "--name", name, *LOCKED_UP, *mounts, WITH_MODEL)
+        docker("run", "--detach", "--name", name, *LOCKED_UP, *mounts, *options, WITH_MODEL)
         yield name
     finally:
         docker("rm", "--force", name)
@@ -179,7 +179,8 @@ def test_it_leaves_at_once_and_with_exit_code_0(config: Path) -> None:
 
 
 def test_it_leaves_as_well_while_it_starts(config: Path) -> None:
-    with node(config) as name:
+    # Without a first process before it, the kernel would drop the signal until Python runs.
+    with node(config, "--init") as name:
         begin = time.monotonic()
         docker("stop", "--time", "30", name)
         assert time.monotonic() - begin < 5
@@ -190,10 +191,15 @@ def test_it_sees_what_its_container_may_use() -> None:
     program = "from intelnav import machine; print(machine.memory(), machine.cores())"
     limits = ["--memory=600m", "--cpus=1.5"]
     [seen] = shell(f'python3 -c "{program}"', *limits)
-    total, available, cores = map(int, re.findall(r"\d+", seen))
+    total, available, _, cores = map(int, re.findall(r"\d+", seen))
     assert total == 600 * 2**20
     assert 500 * 2**20 < available < total
     assert cores == 1
+
+
+def test_two_slices_fit_a_container_that_has_room_for_them(config: Path) -> None:
+    with node(config, "--memory=768m") as name:
+        until_healthy(name)
 
 
 def test_a_worker_that_dies_is_replaced_and_leaves_no_zombie(config: Path) -> None:

@@ -51,7 +51,7 @@ def test_by_default_one_core_is_left_to_the_node(
 def test_what_does_not_fit_is_refused_with_the_figures(
     gpus: list[Gpu], share: float, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "memory", lambda: Memory(16 * GIB, 4 * GIB))
+    monkeypatch.setattr(machine, "memory", lambda: Memory(16 * GIB, 4 * GIB, 16 * GIB))
     need = Footprint(weights=3 * GIB, cache=2 * GIB, compute=GIB)
     with pytest.raises(
         EngineError, match=rf"needs 6\.00 GiB \(weights 3\.00, caches 2\.00, buffers 1\.00\).*{place}"

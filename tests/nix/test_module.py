@@ -122,6 +122,7 @@ def test_a_gpu_is_let_in_and_nothing_else(nix: Nix, device: str) -> None:
     assert (service["PrivateDevices"], service["DevicePolicy"]) == (False, "closed")
 
 
+@pytest.mark.parametrize("network", [{}, {"listen": "0.0.0.0:7717"}], ids=["alone", "on a network"])
 @pytest.mark.parametrize(
     "edit",
     [
@@ -147,12 +148,13 @@ def test_a_gpu_is_let_in_and_nothing_else(nix: Nix, device: str) -> None:
     ids=str,
 )
 def test_an_edit_restarts_the_node_just_where_it_counts_from_the_next_start_on(
-    nix: Nix, tmp_path: Path, edit: Json
+    nix: Nix, tmp_path: Path, edit: Json, network: Json
 ) -> None:
-    before, after = nix.render({}), nix.render(edit)
+    settings = edit | {"network": network | edit.get("network", {})}
+    before, after = nix.render({"network": network}), nix.render(settings)
     waiting = restart_keys(config(tmp_path, before), config(tmp_path, after))
     assert (before["restartTriggers"] != after["restartTriggers"]) == bool(waiting)
-    assert (before["reloads"] != after["reloads"]) == bool(edit)
+    assert (before["reloads"] != after["reloads"]) == (settings != {"network": network})
 
 
 def test_a_key_comes_as_a_credential(nix: Nix) -> None:

@@ -26,9 +26,9 @@ let
 
   python3Packages =
     lib.genAttrs [
-      "anyio" "blake3" "cbor2" "cryptography" "diskcache" "hatchling" "httpx" "jinja2" "kademlia" "noiseprotocol" "numpy"
+      "anyio" "blake3" "cbor2" "cryptography" "diskcache" "hatchling" "httpx" "jinja2" "noiseprotocol" "numpy"
       "prometheus-client" "prompt-toolkit" "psutil" "pydantic" "pynacl" "pyyaml" "rich" "scikit-build-core" "starlette"
-      "typer" "typing-extensions" "uvicorn" "uvloop" "zeroconf"
+      "typer" "typing-extensions" "u-msgpack-python" "uvicorn" "uvloop" "zeroconf"
     ] (name: never "python3-${name}" [ ])
     // {
       buildPythonApplication = python;
