@@ -31,28 +31,18 @@ let
   };
 
   # nixpkgs has neither of these two, as far as could be seen.
-  kademlia = python3Packages.buildPythonPackage rec {
-    pname = "kademlia";
-    version = "2.2.3";
-    pyproject = true;
-    src = python3Packages.fetchPypi {
-      inherit pname version;
-      hash = "sha256-M/TYnmQpZIzHVUaEQgpadZsrYxsKxyqAx4RHMr5I1I4=";
+  hatched =
+    pname: version: hash: dependencies:
+    python3Packages.buildPythonPackage {
+      inherit pname version dependencies;
+      pyproject = true;
+      src = python3Packages.fetchPypi { inherit pname version hash; };
+      build-system = [ python3Packages.hatchling ];
     };
-    build-system = [ python3Packages.hatchling ];
-    dependencies = [ rpcudp ];
-  };
-  rpcudp = python3Packages.buildPythonPackage rec {
-    pname = "rpcudp";
-    version = "5.0.1";
-    pyproject = true;
-    src = python3Packages.fetchPypi {
-      inherit pname version;
-      hash = "sha256-tnk7mz6E6chRD6eOJZzDIEwbA/0rtPvw9FfNORkzu3g=";
-    };
-    build-system = [ python3Packages.hatchling ];
-    dependencies = [ python3Packages.u-msgpack-python ];
-  };
+  kademlia = hatched "kademlia" "2.2.3" "sha256-M/TYnmQpZIzHVUaEQgpadZsrYxsKxyqAx4RHMr5I1I4=" [ rpcudp ];
+  rpcudp = hatched "rpcudp" "5.0.1" "sha256-tnk7mz6E6chRD6eOJZzDIEwbA/0rtPvw9FfNORkzu3g=" [
+    python3Packages.u-msgpack-python
+  ];
 in
 python3Packages.buildPythonApplication {
   pname = "intelnav";

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import cbor2
 import psutil
@@ -42,6 +42,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
 
+T = TypeVar("T")
 LONG = "The quick brown fox jumps over the lazy dog. " * 60
 
 
@@ -234,6 +235,19 @@ def test_a_killed_node_ends_the_answer_with_an_error_that_names_it(tmp_path: Pat
         assert last["error"]["type"] == "server_error"
 
 
+def undisturbed(swarm: Sandbox, hostile: Callable[[], T]) -> T:
+    """What `hostile` returns, during which every answer is what it is without it."""
+    alone = swarm.complete(PROMPTS[2], max_tokens=200).tokens
+    with ThreadPoolExecutor(1) as pool:
+        doing = pool.submit(hostile)
+        answers = [swarm.complete(PROMPTS[2], max_tokens=200).tokens]
+        while not doing.done():
+            answers.append(swarm.complete(PROMPTS[2], max_tokens=200).tokens)
+        found = doing.result()
+    assert all(answer == alone for answer in answers)
+    return found
+
+
 def test_hostile_bytes_never_disturb_an_answer(swarm: Sandbox) -> None:
     victims = [member.listen or "" for member in swarm.swarm.members[1:]]
     random = Random(20)
@@ -288,14 +302,7 @@ def test_a_hostile_peer_with_a_key_never_disturbs_an_answer(swarm: Sandbox) -> N
                     dropped += stranger.is_dropped()
         return dropped
 
-    alone = swarm.complete(PROMPTS[2], max_tokens=200).tokens
-    with ThreadPoolExecutor(1) as pool:
-        hostile = pool.submit(talk)
-        answers = [swarm.complete(PROMPTS[2], max_tokens=200).tokens]
-        while not hostile.done():
-            answers.append(swarm.complete(PROMPTS[2], max_tokens=200).tokens)
-        assert hostile.result() == 3 * len(rubbish)
-    assert all(answer == alone for answer in answers)
+    assert undisturbed(swarm, talk) == 3 * len(rubbish)
 
 
 def test_a_peer_that_breaks_the_rules_of_a_session_never_disturbs_an_answer(swarm: Sandbox) -> None:
@@ -359,12 +366,5 @@ def test_a_peer_that_breaks_the_rules_of_a_session_never_disturbs_an_answer(swar
             stranger.send(forward(bytes(16)))
             assert stranger.answers(AbortSession).code == Code.CLOSED
 
-    alone = swarm.complete(PROMPTS[2], max_tokens=200).tokens
-    with ThreadPoolExecutor(1) as pool:
-        hostile = pool.submit(talk)
-        answers = [swarm.complete(PROMPTS[2], max_tokens=200).tokens]
-        while not hostile.done():
-            answers.append(swarm.complete(PROMPTS[2], max_tokens=200).tokens)
-        hostile.result()
-    assert all(answer == alone for answer in answers)
+    undisturbed(swarm, talk)
     until(lambda: swarm.status(tail)["sessions"] == 0)

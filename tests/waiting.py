@@ -1,9 +1,17 @@
 """Waiting for what another process or thread does."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
 import psutil
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Return once `condition` holds; TimeoutError if it does not in time. Others in this loop go on meanwhile."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
 
 
 def until(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -176,6 +176,8 @@ def test_a_key_that_was_backed_up_makes_a_node_who_it_was(swarm: Swarm) -> None:
     [relay] = swarm.names("relay")
     before = swarm.status(relay)["peer"]
     swarm.command("cp", "relay:/var/lib/intelnav/peer.key", "relay.key")
+    swarm.command("cp", "host:/var/lib/intelnav/2/peer.key", "host.key")
+    assert (swarm.folder / "host.key").stat().st_size == (swarm.folder / "relay.key").stat().st_size == 32
     docker("exec", relay, "rm", "/var/lib/intelnav/peer.key")
     swarm.command("restart", "relay")
     until(lambda: inspect(relay)["State"]["Health"]["Status"] == "healthy", 60)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from hashlib import sha256
 
@@ -22,6 +22,7 @@ from intelnav.domain.slice import LayerRange
 from intelnav.net.dht_node import DhtNode, DhtSettings
 from tests.dht_nodes import MakeHost, dht_hosts
 from tests.dht_stranger import Stranger, stranger
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -56,14 +57,6 @@ async def add(
 ) -> str | None:
     token = await token_for(one, at) if token is None else token
     return (await one.ask(Request("add", key, record=data, token=token), at)).stored
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.01)
 
 
 async def test_a_record_put_by_one_is_got_by_another(host: MakeHost) -> None:
@@ -303,7 +296,7 @@ async def test_an_answer_counts_only_from_where_it_was_asked_and_for_who_signed_
         victim.node.table.add(Contact(asked.identity.peer.key, *address))
         found = await victim.node.lookup(KEY, records=False)
         assert [holder.contact.key for holder in found.holders()] == [other.identity.peer.key]
-        await until(lambda: asked.identity.peer not in [peer for peer, _ in victim.node.contacts()])
+        await eventually(lambda: asked.identity.peer not in [peer for peer, _ in victim.node.contacts()])
 
 
 @pytest.mark.parametrize("passes_on", ["a ping of its own", "what it was asked"])
@@ -329,7 +322,7 @@ async def test_who_has_another_answer_in_its_place_does_not_take_that_place(
         # To be asked back it asks something; the victim hears that, and then what was passed on.
         heard = victim.node.socket.datagrams_received
         thief.send(encode_request(thief.identity, os.urandom(8), Request("ping")), victim.address)
-        await until(lambda: victim.node.socket.datagrams_received >= heard + 2)
+        await eventually(lambda: victim.node.socket.datagrams_received >= heard + 2)
         assert victim.node.contacts() == [(holder.identity.peer, holder.address)]
         found = await victim.node.lookup(KEY, records=True)
         assert [each.contact.address for each in found.holders()] == [

@@ -1,8 +1,9 @@
 """Nodes of the DHT join, stay in touch, and find together again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ from intelnav.net.dht_contacts import KnownContacts
 from intelnav.net.dht_node import DhtSettings
 from intelnav.net.dht_socket import DhtSocket
 from tests.dht_nodes import Host, MakeHost, dht_hosts
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
+
+until = partial(eventually, seconds=30)
 
 # The same upkeep, at the pace of a test.
 QUICK = DhtSettings(
@@ -30,14 +34,6 @@ NOBODY = Address("127.0.0.1", 9)
 async def host() -> AsyncIterator[MakeHost]:
     async with dht_hosts() as make:
         yield make
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.02)
 
 
 def knows(one: Host, others: Collection[Host]) -> bool:

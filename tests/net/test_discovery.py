@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from intelnav.domain.errors import PeerError
 from intelnav.domain.slice import LayerRange
 from intelnav.net.discovery import MAX_CACHED, RelayAdvert
 from tests.dht_nodes import Host, MakeHost, dht_hosts
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -30,14 +31,6 @@ async def host() -> AsyncIterator[MakeHost]:
 def advert_of(one: Host, layers: Sequence[LayerRange] = RANGES[:1], model: str = MODEL) -> Advert:
     address = Address("127.0.0.1", one.address.port)
     return Advert(one.identity.peer, (address,), model, tuple(layers), address, "llama.cpp/cpu", 0.25)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.01)
 
 
 async def twenty(make: MakeHost) -> list[Host]:
@@ -154,9 +147,9 @@ async def test_what_is_announced_is_announced_again(host: MakeHost) -> None:
         return record.seq
 
     before = seq()
-    await until(lambda: seq() > before)
+    await eventually(lambda: seq() > before)
     again = seq()
-    await until(lambda: seq() > again)
+    await eventually(lambda: seq() > again)
     await one.discovery.withdraw_all()
     last = seq()
     await asyncio.gather(*(first.discovery.providers(MODEL) for _ in range(20)))
@@ -174,7 +167,7 @@ async def test_an_advert_that_nobody_kept_is_soon_announced_again(
     task = asyncio.create_task(alone.discovery.run())
     assert await alone.discovery.announce(advert_of(alone)) == 1
     others = [await host([alone.address]) for _ in range(2)]
-    await until(lambda: all(len(each.node.storage) == 1 for each in others))
+    await eventually(lambda: all(len(each.node.storage) == 1 for each in others))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -1,6 +1,7 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -13,21 +14,16 @@ from intelnav.net import peers as peers_module
 from intelnav.net.peers import LINKS_PER_PEER, MAX_HANDSHAKES, Peers
 from intelnav.wire.messages import ForwardHidden, SessionClose
 from tests.links import Endpoint, MakeEndpoint, Recorder
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
+
+until = partial(eventually, seconds=10)
 
 
 async def hears(node: Endpoint) -> object:
     async with asyncio.timeout(10):
         return (await node.events.messages.get())[1]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.01)
 
 
 async def test_messages_go_both_ways_over_one_link(endpoint: MakeEndpoint) -> None:
