@@ -1,8 +1,8 @@
 """Whom a lookup may ask: the keys and addresses that were named, and by how many ([D10] in docs/protocol.md).
 
 Anybody can name anything: a good key at a wrong address, a victim's address for keys that are nobody's. So a key may
-have several addresses, and what more hosts name comes first. Who named what stayed silent is asked no more about that
-key or that host; others are believed as before.
+have several addresses, and what more hosts name comes first. Who named what stayed silent is believed no more about
+that key or that host; others are believed as before.
 """
 
 from bisect import insort
