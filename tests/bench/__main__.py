@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import agreement, converge, crowd, fetch, hops, memory, speed, wire
+from tests.bench import agreement, converge, crowd, fetch, hops, memory, sizes, speed, wire
 from tests.bench.results import FILE, merge
 
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "speed": speed.measure,
+    "sizes": sizes.measure,
     "hops": hops.measure,
     "wire": wire.measure,
     "memory": memory.measure,
