@@ -80,7 +80,7 @@ class BackendConfig(_Section):
     device: Literal["auto", "cpu", "cuda", "vulkan", "metal", "rocm"] = "auto"
     """What the layers run on; auto takes the first GPU that the installed llama.cpp offers, else the CPU."""
     gpu_layers: int = _whole(-1, -1, 10_000)
-    """How many layers the GPU takes; -1 is all."""
+    """How many layers the GPU takes; -1 is all, 0 is the same as device cpu."""
     threads: int = _whole(0, 0, 1024)
     """Threads of each slice on the CPU; 0 is one for each physical core that the node may use, less one."""
 

@@ -15,7 +15,10 @@ Device = Literal["auto", "cpu", "cuda", "vulkan", "metal", "rocm"]
 
 @dataclass(frozen=True, slots=True)
 class SliceSpec:
-    """What to load, and how much room to give it. `context` is in tokens, per session."""
+    """What to load, and how much room to give it. `context` is in tokens, per session.
+
+    `gpu_layers` layers go to the GPU, -1 being all; 0 is the same as `device` cpu.
+    """
 
     path: Path
     sessions: int = 8

@@ -53,7 +53,14 @@ def measure() -> dict[str, Any]:
     """Decoded tokens per second, and how long a hop takes; medians of paired rounds."""
     figures = {shape.name: _measure(shape) for shape in SHAPES}
     rows = [[name, *values.values()] for name, values in figures.items()]
-    heads = ["a model of this shape", "MB", "one process, tok/s", "chain, tok/s", "chain ÷ one process", "µs a hop"]
+    heads = [
+        "a model of this shape",
+        "MB",
+        "one process, tok/s",
+        "chain, tok/s",
+        "chain ÷ one process",
+        "µs a hop",
+    ]
     show(f"Larger models ({COUNT} greedy tokens, {THREADS} thread a stage)", heads, rows)
     return figures
 
@@ -63,9 +70,7 @@ def _measure(shape: Shape) -> dict[str, float]:
         model = write_model(Path(folder, "model.gguf"), shape)
         systems: tuple[System, System] = (
             stack.enter_context(one_process(model, THREADS)).run,
-            asked(
-                stack.enter_context(sandbox(Path(folder, "swarm"), shape.cuts, dtype="f16", model=model))
-            ),
+            asked(stack.enter_context(sandbox(Path(folder, "swarm"), shape.cuts, dtype="f16", model=model))),
         )
         pairs = []
         for _ in range(ROUNDS):

@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from intelnav.domain.errors import Code, ConfigError, ContentError, EngineError, IntelNavError, PeerError
-from intelnav.domain.hidden import Dtype, HiddenState
 from intelnav.domain.sampling import Sampling
 from intelnav.engine.interface import Forward, Output, SliceSpec
 from intelnav.engine.process import SliceProcess, load_slice
+from tests.engine.generating import generate
 from tests.models import tiny_model
 
 pytestmark = pytest.mark.anyio
@@ -51,34 +51,6 @@ async def engine(tiny: SliceSpec) -> AsyncIterator[SliceProcess]:
 async def chain(slices: list[Path]) -> AsyncIterator[list[SliceProcess]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(load_slice(replace(ROOM, path=path))) for path in slices]
-
-
-async def generate(chain: list[SliceProcess], prompt: str, count: int, sampling: Sampling) -> list[int]:
-    """Tokens of an answer, computed as a chain of hops would."""
-    sequences = [await stage.open(sampling if stage.info.is_tail else None) for stage in chain]
-    pending, position = tuple(await chain[0].tokenize(prompt, special=False)), 0
-    answer: list[int] = []
-    for _ in range(count):
-        hidden: HiddenState | None = None
-        for stage, sequence in zip(chain, sequences, strict=True):
-            tail = stage.info.is_tail
-            output = await stage.forward(
-                Forward(
-                    sequence,
-                    position,
-                    stage.info.layers.end,
-                    tokens=() if hidden else pending,
-                    hidden=hidden,
-                    sample_from=len(pending) - 1 if tail else None,
-                    reply=None if tail else Dtype.F32,
-                )
-            )
-            hidden = output.hidden
-        position, pending = position + len(pending), output.tokens
-        answer += output.tokens
-    for stage, sequence in zip(chain, sequences, strict=True):
-        stage.close(sequence)
-    return answer
 
 
 async def test_eight_sessions_at_once_get_what_each_gets_alone(chain: list[SliceProcess]) -> None:

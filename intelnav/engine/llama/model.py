@@ -54,7 +54,8 @@ class Model:
         self.vocabulary = Vocabulary(self.handle)
         self._backend = gpus[0].backend if gpus else "cpu"
         # What decides which kernels run, and so in which order sums are taken.
-        machine = "+".join(gpu.description for gpu in gpus).encode() + llama.llama_print_system_info()
+        offload = "+".join(gpu.description for gpu in gpus) + (f"/{spec.gpu_layers}" if gpus else "")
+        machine = offload.encode() + llama.llama_print_system_info()
         self._kernels = blake2b(machine, digest_size=4).hexdigest()
 
     def describe(self, spec: SliceSpec, memory: int) -> SliceInfo:
