@@ -61,5 +61,5 @@ async def test_some_layers_on_the_gpu_are_another_engine_class(gpu: str, slices:
 
 async def test_what_does_not_fit_the_gpu_is_refused(smollm2: Path) -> None:
     with pytest.raises(EngineError, match=r"GiB on the GPU, where .* are free"):
-        async with load_slice(replace(ON_GPU, path=smollm2, sessions=256, context=8192)):
+        async with load_slice(replace(ON_GPU, path=smollm2, sessions=8192, context=8192)):
             pass
