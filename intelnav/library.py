@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from anyio import from_thread, to_thread
 
+from intelnav.api.control import Conflict
 from intelnav.api.models import Damage, ListedModel, Listing
 from intelnav.config import NodeConfig
 from intelnav.controller.capacity import hostable_by_size, hostable_layers, machine_memory
@@ -51,7 +52,7 @@ class Library:
         if origin == EMBEDDED:
             origin = str(await to_thread.run_sync(embedded_model))
         if origin in self._coming:
-            raise ConfigError(f"{what} is being imported already; wait for it")
+            raise Conflict(f"{what} is being imported already; wait for it")
         self._coming.add(origin)
         try:
             manifest = await import_model(
@@ -70,7 +71,7 @@ class Library:
         """Remove one slice of a model, or all of it; returns the number of bytes freed. A file of the user's stays."""
         for model, used in self._in_use():
             if model == cid and layers in (None, used):
-                raise ConfigError(f"layers {used} of {cid} are in use: take them out of the config first")
+                raise Conflict(f"layers {used} of {cid} are in use: take them out of the config first")
         return await to_thread.run_sync(self._remove, cid, layers)
 
     async def verify(self, cid: str | None, progress: JobProgress) -> tuple[Damage, ...]:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from intelnav.api.app import build_app
+from intelnav.api.control import Conflict
 from intelnav.api.models import Damage
 from intelnav.api.serve import serve
 from intelnav.cli.client import NodeClient, NodeError
@@ -165,7 +166,7 @@ async def test_what_the_node_uses_is_not_removed(
     put_slice(store, tiny, manifest, LayerRange(2, 4))
     in_use.add((manifest.cid, LayerRange(2, 4)))
     for layers in (None, LayerRange(2, 4)):
-        with pytest.raises(ConfigError, match=r"layers 2\.\.4 of b3-\w+ are in use"):
+        with pytest.raises(Conflict, match=r"layers 2\.\.4 of b3-\w+ are in use"):
             await library.remove(manifest.cid, layers)
     assert len(store.slices()) == 1
 
@@ -230,7 +231,7 @@ async def test_one_import_at_a_time_of_one_model(library: Library, hub: Hub) -> 
     async def bring() -> None:
         try:
             results.append((await library.bring("tiny", JobProgress())).name)
-        except ConfigError as error:
+        except Conflict as error:
             results.append(str(error))
 
     async with anyio.create_task_group() as tasks:

@@ -65,7 +65,10 @@ class Damage:
 
 
 class Library(Protocol):
-    """The node's models. Methods raise IntelNavError (ConfigError for what is not there) and OSError."""
+    """The node's models.
+
+    Methods raise IntelNavError (ConfigError for what is not there, Conflict for what is in use) and OSError.
+    """
 
     async def listing(self) -> Listing:
         """What is here and what can be had."""

@@ -72,10 +72,10 @@ class Grace:
         self._since: OrderedDict[PeerId, float] = OrderedDict()
         self._granted: OrderedDict[str, list[float]] = OrderedDict()
 
-    def allows(self, peer: PeerId, remote: str, now: float) -> bool:
-        """Whether `peer`, asking from `remote` (`HOST:PORT`) at `now` seconds, has grace; its first ask grants it."""
+    def allows(self, peer: PeerId, host: str, now: float) -> bool:
+        """Whether `peer`, asking from `host`, a number, at `now` seconds, has grace; its first ask grants it."""
         since = self._since.get(peer)
-        if since is None and self._grant(_subnet(remote), now):
+        if since is None and self._grant(_subnet(host), now):
             since = self._since[peer] = now
             if len(self._since) > MAX_GRACES:
                 self._since.popitem(last=False)
@@ -132,18 +132,18 @@ class Contribution:
         self._asked: dict[PeerId, anyio.Lock] = {}
         self._waiting: Counter[PeerId] = Counter()
 
-    async def check(self, peer: PeerId, remote: str) -> None:
-        """Return if `peer`, whose link comes from `remote`, may open a session here; PeerError with the reason if not.
+    async def check(self, peer: PeerId, host: str) -> None:
+        """Return if `peer`, whose link comes from `host`, may open a session here; PeerError with the reason if not.
 
         A known contributor and a newcomer wait for nothing. Asks of one peer share one check, which takes 12 seconds
         at most once its turn has come; if the one that made it is cancelled, the next makes it.
         """
         now = self._now()
         verdict = self._verdicts.get(peer, now)
-        if verdict is Verdict.CONTRIBUTES or self._grace.allows(peer, remote, now):
+        if verdict is Verdict.CONTRIBUTES or self._grace.allows(peer, host, now):
             return
         if verdict is None:
-            verdict = await self._joined(peer, remote.rpartition(":")[0])
+            verdict = await self._joined(peer, host)
         if verdict is not Verdict.CONTRIBUTES:
             raise PeerError(Code.CONTRIBUTE_FIRST, str(verdict))
 
@@ -175,10 +175,10 @@ class Contribution:
         return verdict
 
 
-def _subnet(remote: str) -> str:
+def _subnet(host: str) -> str:
     """The /24 or /48 that a link comes from; whatever is no IP address is a subnet of its own kind."""
     try:
-        address = ipaddress.ip_address(remote.rpartition(":")[0].strip("[]").partition("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return "unknown"
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:

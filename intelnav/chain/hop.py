@@ -146,7 +146,7 @@ class HopService:
             with session.opening:
                 engine = self._engine_for(session)
                 if self.contribution is not None:
-                    await self.contribution.check(session.entry.peer, session.entry.remote)
+                    await self.contribution.check(session.entry.peer, session.entry.host)
                     # It may have begun to drain meanwhile.
                     engine = self._engine_for(session)
                 sequence = await engine.open(init.sampling)

@@ -16,6 +16,8 @@ from intelnav.dht.contacts import Contact, is_global, network_of, owner_of
 # Of those that a lookup wants, so many may be on one host, and in one /24 of the open internet, if there are others.
 PER_HOST = 2
 PER_NETWORK = 3
+# Who named so many more that stayed silent than that answered is doubted in all that he names.
+DOUBT = 3
 # Who names what this node knows by itself: it was there before.
 _ITSELF = ""
 
@@ -82,6 +84,8 @@ class Candidates:
         self._answered: set[str] = set()
         # For each host those who named what stayed silent there.
         self._wrong: dict[str, set[str]] = {}
+        # For each teller how many that he named stayed silent, less those that answered since.
+        self._vain: Counter[str] = Counter()
 
     def add(self, contact: Contact, teller: Contact | None) -> None:
         """`teller` named it, or this node knows it itself."""
@@ -100,11 +104,14 @@ class Candidates:
     def next(self, wanted: int) -> Candidate | None:
         """Whom to ask next, so that the `wanted` nearest that are alive answer; None if they did or are asked.
 
-        Where there are not enough hosts, more nodes of those count that have answered.
+        Where there are not enough hosts, more nodes of those count that have answered. Those that only tellers of many
+        silent ones name are left for want of others.
         """
-        among, beside = _Wanted(wanted), None
+        among, beside, doubtful = _Wanted(wanted), None, None
         for candidate in self._alive():
-            if among.takes(candidate):
+            if candidate.state == "new" and self._is_doubtful(candidate):
+                doubtful = doubtful or candidate
+            elif among.takes(candidate):
                 if candidate.state == "new":
                     return candidate
                 if not among.left:
@@ -113,7 +120,7 @@ class Candidates:
                 among.beside += 1
             elif beside is None and candidate.host in self._answered:
                 beside = candidate
-        return beside if among.beside < among.left else None
+        return beside or doubtful if among.beside < among.left else None
 
     def nearest_answered(self) -> bool:
         """Whether the nearest of all that may be alive has answered."""
@@ -128,6 +135,7 @@ class Candidates:
     def late(self, candidate: Candidate) -> None:
         """Nothing came back for a while; another address of the key may be asked."""
         self._wrong.setdefault(candidate.host, set()).update(candidate.tellers)
+        self._vain.update(candidate.tellers)
         self._pass_over(candidate)
 
     def replaced(self, candidate: Candidate, there: Contact) -> None:
@@ -139,6 +147,10 @@ class Candidates:
     def answered(self, candidate: Candidate, token: bytes | None) -> None:
         """It answered, late perhaps; other addresses of its key are of no interest any more."""
         node = self._nodes[candidate.contact.key]
+        # Who is late after all was counted as silent.
+        regained = 2 if candidate.state == "late" else 1
+        for teller in candidate.tellers:
+            self._vain[teller] = max(0, self._vain[teller] - regained)
         candidate.state, candidate.token = "answered", token
         self._answered.add(candidate.host)
         if node.current is None or node.current.state != "answered":
@@ -174,6 +186,11 @@ class Candidates:
     def _may_ask(self, candidate: Candidate, node: _Node) -> bool:
         believed = candidate.tellers - node.wrong - self._wrong.get(candidate.host, set())
         return bool(believed) or _ITSELF in candidate.tellers
+
+    def _is_doubtful(self, candidate: Candidate) -> bool:
+        return _ITSELF not in candidate.tellers and all(
+            self._vain[teller] >= DOUBT for teller in candidate.tellers
+        )
 
     def _pass_over(self, candidate: Candidate) -> None:
         node = self._nodes[candidate.contact.key]

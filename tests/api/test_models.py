@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from intelnav.api import jobs
+from intelnav.api.control import Conflict
 from intelnav.api.models import Damage, ListedModel
 from intelnav.domain.errors import ConfigError, ContentError, IntelNavError
 from intelnav.domain.slice import LayerRange
@@ -98,6 +99,7 @@ class Full(IntelNavError):
     ("error", "status", "code"),
     [
         (ConfigError("no such model"), 404, "model_not_found"),
+        (Conflict("layers 8..15 are in use"), 409, "conflict"),
         (ContentError("tensor 7 lies outside the file"), 422, "content"),
         (Full("20 GB are wanted"), 507, "store_full"),
         (OSError(errno.ENOSPC, "No space left on device", "/store/x"), 507, "storage"),

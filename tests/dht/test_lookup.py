@@ -278,6 +278,31 @@ def test_what_liars_name_in_vain_is_not_held_against_others() -> None:
     assert lookup.requests <= 60
 
 
+def test_dead_addresses_without_end_do_not_hide_who_has_a_keys_records() -> None:
+    network = Network(600)
+    chance = random.Random(12)
+    found = 0
+    for _ in range(20):
+        target = chance.randbytes(20)
+        made = [Contact(chance.randbytes(32), f"10.9.{n >> 8}.{n & 255}", 9) for n in range(10_000)]
+        # Keys of nobody's, nearer than nearly all that there are: more than a lookup may ask.
+        dead = nearest(made, target, 200)
+
+        def lie(_: Ask, dead: list[Contact] = dead) -> Answer:
+            return Answer(YOU, bytes(8), tuple(chance.sample(dead, 28)))
+
+        # Half of all nodes.
+        for member in network.members:
+            member.hostile = chance.choice((None, lie))
+        network.store(record(key=target))
+        asker = chance.choice([member for member in network.members if not member.hostile])
+        lookup, seconds = network.lookup(asker, target)
+        found += peer(1).peer in lookup.records
+        assert lookup.requests <= 60
+        assert seconds <= 5.0
+    assert found >= 19
+
+
 @pytest.mark.parametrize(("nodes", "dead"), [(5, 0), (5, 2), (6, 3), (8, 3)])
 def test_a_swarm_behind_one_address_finds_its_records(nodes: int, dead: int) -> None:
     network = Network(nodes)
