@@ -1,5 +1,6 @@
 """Where a node's slices come from: files on this machine, its own store, peers, and the places where models lie."""
 
+import logging
 import math
 import os
 import time
@@ -52,6 +53,8 @@ class Providers(Protocol):
         """Where the blobs of the model with this CID may be fetched; best first."""
         ...
 
+
+log = logging.getLogger(__name__)
 
 Note = Callable[[Literal["importing", "fetching", "stitching"], Progress | JobProgress], None]
 """Told what is being done (`importing`, `fetching`, `stitching`), with its figures."""
@@ -229,7 +232,12 @@ class Shelf:
             data = await read_whole(self._client, origin_url(ref, os.environ) + BESIDE, MAX_MANIFEST)
         except (Missing, Busy, SourceError):
             return None
-        manifest = Manifest.from_bytes(data)
+        try:
+            manifest = Manifest.from_bytes(data)
+        except ContentError as error:
+            # Some servers have a page for every path.
+            log.info("what lies at %s%s is no manifest: %s", ref.value, BESIDE, error)
+            return None
         await to_thread.run_sync(self.store.add_manifest, manifest)
         await to_thread.run_sync(self.store.add_origin, manifest.cid, origin_url(ref, os.environ))
         return manifest

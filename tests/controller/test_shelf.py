@@ -74,6 +74,14 @@ async def test_a_file_that_turned_out_useless_is_not_downloaded_at_each_try(
         assert [path for path, _ in hub.asked].count("/olmo2.gguf") == 2
 
 
+async def test_a_page_in_the_place_of_a_manifest_hides_no_model(shelf: Shelf, tmp_path: Path) -> None:
+    with serving() as hub:
+        hub.files["/tiny.gguf"] = tiny_model(tmp_path / "tiny.gguf", "llama", blocks=3).read_bytes()
+        hub.files["/tiny.gguf.manifest.json"] = b"<!DOCTYPE html><title>Welcome</title>"
+        model = await shelf.find(ModelRef("url", hub.url("/tiny.gguf")))
+    assert model.blocks == 3
+
+
 async def test_a_whole_model_that_is_used_where_it_lies_is_wanted(source: Path, shelf: Shelf) -> None:
     await put(shelf, source, LayerRange(0, 4))
     assert shelf.wanted == {(manifest_of(source).cid, LayerRange(0, 4))}
