@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 
 from intelnav.chain.contribution import Contribution
 from intelnav.chain.figures import HopFigures
-from intelnav.chain.served import Hosting, Running, Served, Session
+from intelnav.chain.served import Hosting, Running, Served, Session, engine_for
 from intelnav.domain.errors import Code, EngineError, IntelNavError, PeerError
 from intelnav.engine.interface import Forward, Output, SliceEngine
 from intelnav.net.connection import Connection
@@ -25,7 +25,7 @@ from intelnav.wire.messages import (
     SessionInit,
     Token,
 )
-from intelnav.wire.session import HopSession, check_init
+from intelnav.wire.session import HopSession
 
 log = logging.getLogger(__name__)
 
@@ -181,29 +181,7 @@ class HopService:
     def _engine_for(self, session: Session) -> SliceEngine:
         if self._draining:
             raise PeerError(Code.DRAINING, "this node is leaving")
-        init = session.init
-        fitting = [
-            one for one in self._hosting.ready(init.model) if one.info.layers.start == init.layers.start
-        ]
-        if fitting:
-            # Of several the shortest that has all of the layers; if none has, the check says so.
-            engine = min(
-                fitting, key=lambda one: (one.info.layers.end < init.layers.end, one.info.layers.end)
-            )
-            info = engine.info
-            check_init(
-                init,
-                entry=session.entry.peer,
-                me=self._peers.own,
-                layers=info.layers,
-                blocks=info.blocks,
-                context=info.context,
-                engine_class=info.engine_class,
-            )
-            return engine
-        if any(one.info.layers.start == init.layers.start for one in self._hosting.draining(init.model)):
-            raise PeerError(Code.DRAINING, f"layers {init.layers} of {init.model} are being given up here")
-        raise PeerError(Code.NOT_HOSTING, f"layers {init.layers} of {init.model} are not loaded here")
+        return engine_for(session.init, self._hosting, entry=session.entry.peer, me=self._peers.own)
 
     def _forward(self, link: Connection, forward: ForwardHidden) -> None:
         arrived = time.perf_counter()

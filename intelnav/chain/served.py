@@ -7,12 +7,13 @@ from typing import Protocol
 
 import anyio
 
+from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.identity import PeerId
 from intelnav.encoding.cbor import MAX_HEAD
 from intelnav.engine.interface import SliceEngine
 from intelnav.net.connection import Connection
 from intelnav.wire.messages import SessionInit
-from intelnav.wire.session import HopSession
+from intelnav.wire.session import HopSession, check_init
 
 
 class Hosting(Protocol):
@@ -88,3 +89,25 @@ class Served:
     rules: HopSession
     engine: SliceEngine
     sequence: int
+
+
+def engine_for(init: SessionInit, hosting: Hosting, *, entry: PeerId, me: PeerId) -> SliceEngine:
+    """The slice of this node, `me`, that a session asked for by `entry` runs in; PeerError if there is none."""
+    starting = [one for one in hosting.ready(init.model) if one.info.layers.start == init.layers.start]
+    if starting:
+        # Of several the shortest that has all of the layers; if none has, the check says so.
+        engine = min(starting, key=lambda one: (one.info.layers.end < init.layers.end, one.info.layers.end))
+        info = engine.info
+        check_init(
+            init,
+            entry=entry,
+            me=me,
+            layers=info.layers,
+            blocks=info.blocks,
+            context=info.context,
+            engine_class=info.engine_class,
+        )
+        return engine
+    if any(one.info.layers.start == init.layers.start for one in hosting.draining(init.model)):
+        raise PeerError(Code.DRAINING, f"layers {init.layers} of {init.model} are being given up here")
+    raise PeerError(Code.NOT_HOSTING, f"layers {init.layers} of {init.model} are not loaded here")
