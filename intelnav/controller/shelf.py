@@ -236,7 +236,7 @@ class Shelf:
             manifest = Manifest.from_bytes(data)
         except ContentError as error:
             # Some servers have a page for every path.
-            log.info("what lies at %s%s is no manifest: %s", ref.value, BESIDE, error)
+            log.info("what lies beside a model's file, as %s, is no manifest: %s", BESIDE, error)
             return None
         await to_thread.run_sync(self.store.add_manifest, manifest)
         await to_thread.run_sync(self.store.add_origin, manifest.cid, origin_url(ref, os.environ))

@@ -16,7 +16,7 @@ from intelnav.dht.contacts import Contact, is_global, network_of, owner_of
 # Of those that a lookup wants, so many may be on one host, and in one /24 of the open internet, if there are others.
 PER_HOST = 2
 PER_NETWORK = 3
-# Who named so many more that stayed silent than that answered is doubted in all that he names.
+# Who named so many more that were not there than that answered is doubted in all that he names.
 DOUBT = 3
 # Who names what this node knows by itself: it was there before.
 _ITSELF = ""
@@ -84,7 +84,7 @@ class Candidates:
         self._answered: set[str] = set()
         # For each host those who named what stayed silent there.
         self._wrong: dict[str, set[str]] = {}
-        # For each teller how many that he named stayed silent, less those that answered since.
+        # For each teller how many that he named were not there, less those that answered since.
         self._vain: Counter[str] = Counter()
 
     def add(self, contact: Contact, teller: Contact | None) -> None:
@@ -105,7 +105,7 @@ class Candidates:
         """Whom to ask next, so that the `wanted` nearest that are alive answer; None if they did or are asked.
 
         Where there are not enough hosts, more nodes of those count that have answered. Those that only tellers of many
-        silent ones name are left for want of others.
+        that were not there name are left for want of others.
         """
         among, beside, doubtful = _Wanted(wanted), None, None
         for candidate in self._alive():
@@ -141,6 +141,7 @@ class Candidates:
     def replaced(self, candidate: Candidate, there: Contact) -> None:
         """Somebody else answered there, which speaks against the key and not against the host."""
         if candidate.state == "asked":
+            self._vain.update(candidate.tellers)
             self._pass_over(candidate)
         self.add(there, None)
 

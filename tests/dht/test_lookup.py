@@ -278,18 +278,21 @@ def test_what_liars_name_in_vain_is_not_held_against_others() -> None:
     assert lookup.requests <= 60
 
 
-def test_dead_addresses_without_end_do_not_hide_who_has_a_keys_records() -> None:
+@pytest.mark.parametrize("kind", ["dead addresses", "others' addresses"])
+def test_made_up_nodes_without_end_do_not_hide_who_has_a_keys_records(kind: str) -> None:
     network = Network(600)
     chance = random.Random(12)
-    found = 0
+    found = requests = 0
     for _ in range(20):
         target = chance.randbytes(20)
         made = [Contact(chance.randbytes(32), f"10.9.{n >> 8}.{n & 255}", 9) for n in range(10_000)]
         # Keys of nobody's, nearer than nearly all that there are: more than a lookup may ask.
-        dead = nearest(made, target, 200)
+        nearer = nearest(made, target, 200)
+        if kind == "others' addresses":
+            nearer = [Contact(each.key, *chance.choice(network.members).contact.address) for each in nearer]
 
-        def lie(_: Ask, dead: list[Contact] = dead) -> Answer:
-            return Answer(YOU, bytes(8), tuple(chance.sample(dead, 28)))
+        def lie(_: Ask, nearer: list[Contact] = nearer) -> Answer:
+            return Answer(YOU, bytes(8), tuple(chance.sample(nearer, 28)))
 
         # Half of all nodes.
         for member in network.members:
@@ -298,9 +301,11 @@ def test_dead_addresses_without_end_do_not_hide_who_has_a_keys_records() -> None
         asker = chance.choice([member for member in network.members if not member.hostile])
         lookup, seconds = network.lookup(asker, target)
         found += peer(1).peer in lookup.records
+        requests += lookup.requests
         assert lookup.requests <= 60
         assert seconds <= 5.0
     assert found >= 19
+    assert requests <= 20 * 48
 
 
 @pytest.mark.parametrize(("nodes", "dead"), [(5, 0), (5, 2), (6, 3), (8, 3)])
