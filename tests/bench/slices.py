@@ -59,6 +59,7 @@ class _Plain:
     def __init__(self, path: Path, state: HiddenState) -> None:
         llama_cpp.llama_log_set(_silent, None)
         params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 0
         params.use_extra_bufts = False
         model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         settings = llama_cpp.llama_context_default_params()
