@@ -36,6 +36,7 @@ from intelnav.wire.fields import MAX_REASON
 from intelnav.wire.messages import AbortSession, Message, SessionAck, SessionInit
 from tests.hosts import Hosted, hosting
 from tests.links import Endpoint, MakeEndpoint
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -353,9 +354,6 @@ async def test_what_is_not_hosted_costs_no_lookup_and_a_lost_link_ends_one(
     assert refused.code is Code.NOT_HOSTING
     assert table.asked == []
     link.send(init(3, entry, cid, LayerRange(3, 6)))
-    async with asyncio.timeout(20):
-        while not table.under_way:  # noqa: ASYNC110 - nothing tells when the host has read it
-            await asyncio.sleep(0)
-        link.close("test")
-        while table.under_way or len(hop.hops) or hop.engine.in_use:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+    await eventually(lambda: table.under_way > 0)
+    link.close("test")
+    await eventually(lambda: not (table.under_way or len(hop.hops) or hop.engine.in_use))

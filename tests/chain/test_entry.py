@@ -29,6 +29,7 @@ from intelnav.net.peers import Peers
 from tests.chain.conftest import ROOM
 from tests.hosts import Hosted, hosting
 from tests.reference import PlainLlama
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -72,9 +73,7 @@ class Asking:
     async def idle(self) -> None:
         """Wait until nothing of any answer is left anywhere."""
         engines = [self.front, *(host.engine for host in self.hosts)]
-        async with asyncio.timeout(20):
-            while len(self.rings) or any(engine.in_use for engine in engines):  # noqa: ASYNC110 - no event for it
-                await asyncio.sleep(0)
+        await eventually(lambda: not len(self.rings) and not any(engine.in_use for engine in engines))
 
 
 class NothingHosted:
@@ -331,9 +330,7 @@ async def test_a_ring_that_falls_silent_makes_all_its_hops_suspects(
 
 async def _give_up(nodes: Asking) -> None:
     """What `watch_silence` does after two minutes."""
-    async with asyncio.timeout(10):
-        while not any(ring.waiting_since is not None for ring in nodes.rings._open.values()):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+    await eventually(lambda: any(ring.waiting_since is not None for ring in nodes.rings._open.values()))
     for ring in nodes.rings._open.values():
         ring.give_up("nothing came")
 

@@ -37,6 +37,7 @@ from tests.chain.conftest import ROOM
 from tests.hosts import Hosted, hosting
 from tests.links import Recorder
 from tests.models import WIDTH
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -116,9 +117,7 @@ async def client(node: Hosted, cid: str) -> AsyncIterator[Client]:
 
 async def is_empty(node: Hosted) -> None:
     """Wait until the node holds no session and its engine no sequence."""
-    async with asyncio.timeout(20):
-        while len(node.hops) or node.engine.in_use:  # noqa: ASYNC110 - nothing tells when a session is over
-            await asyncio.sleep(0)
+    await eventually(lambda: not len(node.hops) and not node.engine.in_use)
 
 
 def sid(number: int) -> bytes:
@@ -352,9 +351,7 @@ async def test_of_two_links_to_prev_one_may_go_before_its_first_forward(
     client.link.send(client.init(sid(1), prev=prev.peers.own))
     assert isinstance(await client.hears(), SessionAck)
     prev.link.close("test")
-    async with asyncio.timeout(20):
-        while sum(link.peer == prev.peers.own for link in node.peers.links()) > 1:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+    await eventually(lambda: sum(link.peer == prev.peers.own for link in node.peers.links()) == 1)
     assert len(node.hops) == 1
     again.link.send(forward(sid(1), 0, 0))
     assert isinstance(await client.hears(), Token)
@@ -388,9 +385,7 @@ async def test_activations_are_expected_from_prev_and_nobody_else(
     assert isinstance(await client.hears(), SessionAck)
     if not is_first:
         await prev.connect()
-    async with asyncio.timeout(20):
-        while prev.peers.own not in {link.peer for link in node.peers.links()}:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+    await eventually(lambda: prev.peers.own in {link.peer for link in node.peers.links()})
     limits = {link.peer: link._channel.max_message for link in node.peers.links()}
     assert limits[other.peers.own] == 1024
     assert limits[prev.peers.own] == 32 * 1024 + ROOM.max_rows * Dtype.F32.row_bytes(WIDTH)
@@ -411,9 +406,7 @@ async def test_sessions_leave_no_task_behind(client: Client, node: Hosted) -> No
             client.link.send(AbortSession(sid(number), Code.CLOSED, "test"))
     client.link.send(SessionClose(sid(1)))
     await is_empty(node)
-    async with asyncio.timeout(20):
-        while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - nothing tells when a task is over
-            await asyncio.sleep(0)
+    await eventually(lambda: len(asyncio.all_tasks()) <= before)
 
 
 async def test_of_two_slices_with_one_start_the_one_that_reaches_far_enough_serves(

@@ -263,7 +263,9 @@ async def test_a_client_uses_the_dht_and_enters_no_table(host: MakeHost) -> None
     assert len(client.node.contacts()) == 2
 
 
-async def test_an_answer_counts_only_from_where_it_was_asked_and_for_who_signed_it(host: MakeHost) -> None:
+async def test_an_answer_counts_only_from_where_it_was_asked_and_for_who_signed_it(
+    host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     victim = await host()
     async with stranger(1) as asked, stranger(2) as other:
 
@@ -282,7 +284,7 @@ async def test_an_answer_counts_only_from_where_it_was_asked_and_for_who_signed_
             LAST.append(data[4:12])
             original(data, addr)
 
-        asked.datagram_received = remember  # type: ignore[method-assign]
+        monkeypatch.setattr(asked, "datagram_received", remember)
         asked.reply = reply
         address = asked.address.host, asked.address.port
         heard: asyncio.Future[Contact] = asyncio.get_running_loop().create_future()
@@ -301,7 +303,7 @@ async def test_an_answer_counts_only_from_where_it_was_asked_and_for_who_signed_
 
 @pytest.mark.parametrize("passes_on", ["a ping of its own", "what it was asked"])
 async def test_who_has_another_answer_in_its_place_does_not_take_that_place(
-    host: MakeHost, passes_on: str
+    host: MakeHost, passes_on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = await host()
     victim = await host([holder.address])
@@ -318,7 +320,7 @@ async def test_who_has_another_answer_in_its_place_does_not_take_that_place(
             elif id_of(data) in askers:
                 thief.send(data, askers.pop(id_of(data)))
 
-        thief.datagram_received = pass_on  # type: ignore[method-assign]
+        monkeypatch.setattr(thief, "datagram_received", pass_on)
         # To be asked back it asks something; the victim hears that, and then what was passed on.
         heard = victim.node.socket.datagrams_received
         thief.send(encode_request(thief.identity, os.urandom(8), Request("ping")), victim.address)

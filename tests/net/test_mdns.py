@@ -13,8 +13,11 @@ from intelnav.domain.advert import Address
 from intelnav.domain.identity import PeerId
 from intelnav.net import mdns
 from intelnav.net.mdns import MAX_ADDRESSES, MAX_SERVICES, SERVICE, LocalNodes
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
+
+until = partial(eventually, seconds=30)
 
 LOOPBACK = ("127.0.0.1",)
 
@@ -54,12 +57,6 @@ async def stranger(count: int, port: int, addresses: int = 1) -> AsyncIterator[N
         await zeroconf.async_close()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    with anyio.fail_after(30):
-        while not holds():  # noqa: ASYNC110 - what goes over the network is told to nobody here
-            await anyio.sleep(0.01)
-
-
 async def test_nodes_find_each_other_and_forget_one_that_leaves() -> None:
     heard: dict[int, list[Address]] = {1: [], 2: []}
     one, two = (local_node(n, 7700 + n, heard[n].append) for n in (1, 2))
@@ -68,7 +65,7 @@ async def test_nodes_find_each_other_and_forget_one_that_leaves() -> None:
             await until(lambda: bool(heard[1] and heard[2]))
             assert (heard[1], heard[2]) == ([Address("127.0.0.1", 7702)], [Address("127.0.0.1", 7701)])
             assert one.addresses == (Address("127.0.0.1", 7702),)
-        await until(lambda: one.addresses == ())
+        await until(lambda: not one.addresses)
     assert two.addresses == ()
 
 

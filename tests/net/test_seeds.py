@@ -4,7 +4,7 @@ import datetime
 import gzip
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from intelnav.domain.identity import Identity
 from intelnav.net import seeds as seeds_module
 from intelnav.net.seeds import FRESH_SECONDS, SeedLists, fetch
 from intelnav.wire.seeds import MAX_BYTES, sign_seeds
+from tests.waiting import eventually
 from tests.web import Web, web
 
 pytestmark = pytest.mark.anyio
@@ -88,16 +89,10 @@ async def running(node: Node) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
-        while not holds():  # noqa: ASYNC110 - the web server and the node are told nothing of tests
-            await anyio.sleep(0.005)
-
-
 async def failure(node: Node) -> str:
     """Why what is served is not used."""
     async with running(node):
-        await until(lambda: node.status["reason"] != "")
+        await eventually(lambda: node.status["reason"] != "")
     return str(node.status["reason"])
 
 
@@ -106,7 +101,7 @@ async def use(node: Node, served: Web, content: bytes) -> None:
     served.content = content
     before = len(node.found)
     async with running(node):
-        await until(lambda: len(node.found) > before)
+        await eventually(lambda: len(node.found) > before)
 
 
 async def test_a_list_is_fetched_told_and_kept(node: Node, served: Web) -> None:
@@ -201,9 +196,9 @@ async def test_a_failure_is_tried_again_and_forgotten_by_a_success(
     monkeypatch.setattr(seeds_module, "RETRY_SECONDS", 0.01)
     served.content = b""
     async with running(node):
-        await until(lambda: node.status["reason"] != "")
+        await eventually(lambda: node.status["reason"] != "")
         served.content = signed(1)
-        await until(lambda: bool(node.found))
+        await eventually(lambda: bool(node.found))
     assert (node.found, node.status["reason"]) == ([[1]], "")
 
 
@@ -227,8 +222,8 @@ async def test_a_list_that_cannot_be_kept_is_used_all_the_same(node: Node, serve
     node.folder.write_text("a file where the folder should be")
     served.content = signed(1)
     async with running(node):
-        await until(lambda: bool(node.found))
-        await until(lambda: node.status["reason"] != "")
+        await eventually(lambda: bool(node.found))
+        await eventually(lambda: node.status["reason"] != "")
     assert (node.found, node.status["state"]) == ([[1]], "fresh")
 
 
@@ -250,7 +245,7 @@ async def test_several_lists_are_joined_in_order(tmp_path: Path, served: Web) ->
         lists = SeedLists(sources, tmp_path, found.append, lambda: START)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lists.run)
-            await until(lambda: len(found) == 2)
+            await eventually(lambda: len(found) == 2)
             tasks.cancel_scope.cancel()
     assert [address.port for address in found[-1]] == [1, 2, 3]
 
