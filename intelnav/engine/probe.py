@@ -1,6 +1,6 @@
 """Which device a slice goes to, how many threads it gets, and whether it fits: decided before anything is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from intelnav import machine
@@ -21,12 +21,16 @@ class Gpu:
     handle: int
 
 
-def choose_gpus(device: Device, offered: Sequence[Gpu]) -> list[Gpu]:
-    """The GPUs to use for `device`, none for the CPU. `auto` takes the backend of the first that is offered.
+def choose_gpus(device: Device, gpu_layers: int, offer: Callable[[], Sequence[Gpu]]) -> list[Gpu]:
+    """The GPUs for `gpu_layers` layers on `device`, none for the CPU. `auto` takes the backend of the first offered.
 
+    A slice for the CPU does not look at the `offer`: to ask a GPU how much is free takes half a gigabyte of it.
     Raises ConfigError that names what there is, and how to get what is missing.
     """
-    if device == "cpu" or (device == "auto" and not offered):
+    if device == "cpu" or gpu_layers == 0:
+        return []
+    offered = offer()
+    if device == "auto" and not offered:
         return []
     wanted = offered[0].backend if device == "auto" else device
     chosen = [gpu for gpu in offered if gpu.backend == wanted]

@@ -127,8 +127,7 @@ def _call(frame: Frame) -> Call:
 
 def _load(arguments: Fields) -> LlamaSlice:
     spec, need, layers = unpack_load(arguments)
-    # To ask a GPU how much is free takes half a gigabyte of it.
-    chosen = choose_gpus(spec.device, gpus()) if spec.device != "cpu" and spec.gpu_layers else []
+    chosen = choose_gpus(spec.device, spec.gpu_layers, gpus)
     check_memory(need, chosen, share=min(1.0, spec.gpu_layers / layers) if spec.gpu_layers >= 0 else 1.0)
     return LlamaSlice(spec, chosen, choose_threads(spec.threads), need.total)
 

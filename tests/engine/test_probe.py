@@ -1,3 +1,5 @@
+from typing import NoReturn
+
 import pytest
 
 from intelnav import machine
@@ -23,12 +25,20 @@ VULKAN = Gpu("vulkan", "Big again", 8 * GIB, 3)
     ],
 )
 def test_the_device_is_the_one_asked_for(device: Device, offered: list[Gpu], expected: list[Gpu]) -> None:
-    assert choose_gpus(device, offered) == expected
+    assert choose_gpus(device, -1, lambda: offered) == expected
+
+
+@pytest.mark.parametrize(("device", "gpu_layers"), [("cpu", -1), ("cpu", 5), ("auto", 0), ("cuda", 0)])
+def test_what_needs_no_gpu_asks_for_none(device: Device, gpu_layers: int) -> None:
+    def offer() -> NoReturn:
+        raise AssertionError("to ask a GPU takes memory there")
+
+    assert choose_gpus(device, gpu_layers, offer) == []
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_way_to_it() -> None:
     with pytest.raises(ConfigError, match=r"device: rocm .* offers cpu, cuda, vulkan\. .*GGML_HIP=ON"):
-        choose_gpus("rocm", [VULKAN, CUDA])
+        choose_gpus("rocm", 5, lambda: [VULKAN, CUDA])
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (8, 7)])

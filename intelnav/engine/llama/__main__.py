@@ -21,7 +21,7 @@ def main(device: str) -> None:
     problem = ""
     offered = gpus()
     try:
-        choose_gpus(device, offered)  # type: ignore[arg-type]
+        choose_gpus(device, -1, lambda: offered)  # type: ignore[arg-type]
     except IntelNavError as error:
         problem = str(error)
     found = [
