@@ -107,9 +107,7 @@ class _Act:
 def _refusal(error: IntelNavError) -> ApiError:
     if isinstance(error, UnknownSlice):
         return ApiError(404, error.code, str(error), param="model")
-    if isinstance(error, Conflict):
-        return ApiError(409, error.code, str(error))
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError) and not isinstance(error, Conflict):
         return ApiError(400, error.code, str(error))
     return ApiError.of(error)
 

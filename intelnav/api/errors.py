@@ -2,6 +2,7 @@
 
 from starlette.responses import JSONResponse
 
+from intelnav.api.control import Conflict
 from intelnav.chain.ring import HopError
 from intelnav.domain.errors import Code, ConfigError, IntelNavError, PeerError
 
@@ -25,6 +26,8 @@ class ApiError(IntelNavError):
         """
         if isinstance(error, ApiError):
             return error
+        if isinstance(error, Conflict):
+            return cls(409, error.code, str(error))
         if isinstance(error, ConfigError):
             return cls(404, "model_not_found", str(error), param="model")
         if isinstance(error, PeerError) and error.code == Code.TOO_LONG:

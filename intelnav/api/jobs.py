@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from intelnav.api.completions import STREAM_HEADERS, ClientGone, cancel_when_gone, read_body
-from intelnav.api.control import Conflict
 from intelnav.api.errors import ApiError
 from intelnav.api.replies import Json, event
 from intelnav.domain.errors import ContentError, IntelNavError
@@ -25,8 +24,6 @@ def refusal(error: IntelNavError | OSError) -> ApiError:
     if isinstance(error, OSError):
         reason = f"{error.filename or 'the disk'}: {error.strerror or error}"
         return ApiError(507, "storage", reason)
-    if isinstance(error, Conflict):
-        return ApiError(409, error.code, str(error))
     if isinstance(error, ContentError):
         return ApiError(422, error.code, str(error))
     if error.code == "store_full":

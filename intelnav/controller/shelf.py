@@ -33,6 +33,8 @@ from intelnav.store.manifest import MAX_MANIFEST, Manifest
 from intelnav.store.model_file import ModelFile, describe
 from intelnav.store.names import Names
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -53,8 +55,6 @@ class Providers(Protocol):
         """Where the blobs of the model with this CID may be fetched; best first."""
         ...
 
-
-log = logging.getLogger(__name__)
 
 Note = Callable[[Literal["importing", "fetching", "stitching"], Progress | JobProgress], None]
 """Told what is being done (`importing`, `fetching`, `stitching`), with its figures."""
