@@ -2,7 +2,7 @@
 
 Anybody can name anything: a good key at a wrong address, a victim's address for keys that are nobody's. So a key may
 have several addresses, and what more hosts name comes first. Who named what stayed silent is believed no more about
-that key or that host; others are believed as before.
+that key or that host, others are believed as before; and who did so again and again is doubted altogether.
 """
 
 from bisect import insort
