@@ -10,6 +10,7 @@ from intelnav.encoding import cbor
 from intelnav.encoding import fields as shared
 from intelnav.encoding.fields import REQUIRED, Field, optional
 from intelnav.wire import fields as f
+from intelnav.wire import layouts
 from intelnav.wire.messages import (
     AbortSession,
     ForwardHidden,
@@ -98,20 +99,14 @@ def encode(message: Message) -> list[Buffer]:
     Raises PeerError `bad_request` for a message over 16 MiB, or over 32 KiB before its payload, and KeyError
     for `Unknown`, which is never sent.
     """
-    kind = _BY_TYPE[type(message)]
-    entries: dict[str, Any] = {"kind": kind.name}
-    for name, field in kind.fields.items():
-        value = getattr(message, name)
-        if value != field.default:
-            entries[name] = field.write(value)
-    buffers: list[Buffer]
-    if isinstance(message, ForwardHidden | Hidden):
-        state = message.state
-        entries |= {"dtype": str(state.dtype), "shape": (state.rows, state.width)}
-        buffers = [cbor.dump_before_payload(entries, len(state.payload)), state.payload]
-    else:
-        buffers = [cbor.dump(entries)]
-    if (size := sum(map(len, buffers))) > MAX_MESSAGE or len(buffers[0]) > cbor.MAX_HEAD:
+    head = layouts.write(message)
+    if head is None:
+        head = _head(message)
+    buffers: list[Buffer] = (
+        [head, message.state.payload] if isinstance(message, ForwardHidden | Hidden) else [head]
+    )
+    if (size := sum(map(len, buffers))) > MAX_MESSAGE or len(head) > cbor.MAX_HEAD:
+        kind = _BY_TYPE[type(message)]
         raise PeerError(Code.BAD_REQUEST, f"a {kind.name} of {size} bytes is over the limit")
     return buffers
 
@@ -125,7 +120,10 @@ def decode(data: Buffer) -> Message:
         raise PeerError(
             Code.BAD_REQUEST, f"a message of {len(data)} bytes is over the limit of {MAX_MESSAGE}"
         )
-    entries, payload = cbor.load(bytes(data))
+    data = bytes(data)
+    if (message := layouts.read(data)) is not None:
+        return message
+    entries, payload = cbor.load(data)
     name = _values("message", _KIND, entries)["kind"]
     kind = _BY_NAME.get(name)
     if kind is None:
@@ -137,8 +135,23 @@ def decode(data: Buffer) -> Message:
         described = _values(name, _STATE, entries)
         rows, width = described["shape"]
         values["state"] = HiddenState(described["dtype"], rows, width, payload)
-    message: Message = kind.type(**values)
-    return message
+    read: Message = kind.type(**values)
+    return read
+
+
+def _head(message: Message) -> bytes:
+    """The message without the payload of a hidden state."""
+    kind = _BY_TYPE[type(message)]
+    entries: dict[str, Any] = {"kind": kind.name}
+    for name, field in kind.fields.items():
+        value = getattr(message, name)
+        if value != field.default:
+            entries[name] = field.write(value)
+    if not isinstance(message, ForwardHidden | Hidden):
+        return cbor.dump(entries)
+    state = message.state
+    entries |= {"dtype": str(state.dtype), "shape": (state.rows, state.width)}
+    return cbor.dump_before_payload(entries, len(state.payload))
 
 
 def _values(kind: str, fields: Mapping[str, Field], entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def test_message(case: dict[str, Any]) -> None:
         assert message == Unknown(case["unknown"], session)
     else:
         assert b"".join(encode(message)).hex() == case["written"]
+        assert decode(bytes.fromhex(case["written"])) == message
         for name in type(message).__slots__:
             if name in (
                 "seq",
@@ -129,7 +130,7 @@ def test_another_peer_than_the_dialled_one() -> None:
 
 @pytest.mark.parametrize("case", read_vectors("payloads"))
 def test_payload_size(case: dict[str, Any]) -> None:
-    dtype, rows, width, size = Dtype(case["dtype"]), case["rows"], case["width"], case["bytes"]
+    dtype, rows, width, size = Dtype[case["dtype"].upper()], case["rows"], case["width"], case["bytes"]
     assert HiddenState(dtype, rows, width, bytes(size)).rows == rows
     for wrong in (size - 1, size + 1):
         with pytest.raises(PeerError):
