@@ -189,7 +189,7 @@ class HopService:
         if session is None or session.served is None:
             link.send(AbortSession(forward.session, Code.CLOSED, "no such session is open"))
             return
-        if link.peer != session.init.prev:
+        if link is not session.prev and link.peer != session.init.prev:
             # An outsider's forward must not end a session that is not its own.
             link.send(AbortSession(forward.session, Code.BAD_REQUEST, "this session has another prev"))
             return
@@ -199,21 +199,22 @@ class HopService:
         except PeerError as error:
             self._end(session, error.code, str(error))
             return
-        session.prev = link
-        session.last_used = time.monotonic()
         samples = init.sampling is not None
         served.engine.submit(
             Forward(
                 served.sequence,
                 forward.position,
-                stop=init.layers.end,
-                hidden=forward.state,
-                truncate_to=forward.kv_truncate_to,
-                sample_from=forward.sample_from if samples else None,
-                reply=None if samples else init.dtype,
+                init.layers.end,
+                (),
+                forward.state,
+                forward.kv_truncate_to,
+                forward.sample_from if samples else None,
+                None if samples else init.dtype,
             ),
             partial(self._computed, session, forward, arrived),
         )
+        session.prev = link
+        session.last_used = time.monotonic()
 
     def _computed(
         self, session: Session, forward: ForwardHidden, arrived: float, outcome: Output | IntelNavError
@@ -225,15 +226,16 @@ class HopService:
         if isinstance(outcome, IntelNavError):
             self._end(session, Code(outcome.code), str(outcome))
             return
+        seconds = time.perf_counter() - arrived
+        spent = (*forward.spent, round(seconds * 1e6))
+        (session.next or session.entry).send(_result(init, forward, outcome, spent))
+        # What remains does not keep the next hop waiting.
         session.served.rules.done()
         session.last_used = time.monotonic()
-        seconds = time.perf_counter() - arrived
         figures = self.figures
         figures.forwards += 1
         figures.rows += forward.state.rows
         figures.compute.add(seconds)
-        spent = (*forward.spent, round(seconds * 1e6))
-        (session.next or session.entry).send(_result(init, forward, outcome, spent))
 
     def _ended_by(self, link: Connection, message: SessionClose | AbortSession) -> None:
         session = self._sessions.get(message.session)

@@ -3,7 +3,7 @@
 from intelnav.chain.hop import HopService
 from intelnav.chain.ring import Rings
 from intelnav.net.connection import Connection
-from intelnav.wire.messages import AbortSession, Hidden, Message, SessionAck, Token
+from intelnav.wire.messages import AbortSession, ForwardHidden, Hidden, Message, SessionAck, Token
 
 
 class Traffic:
@@ -19,6 +19,8 @@ class Traffic:
     def on_message(self, link: Connection, message: Message) -> None:
         """Answers of hops go to the rings that we opened, everything else to the sessions that we serve."""
         match message:
+            case ForwardHidden():
+                self.hops.on_message(link, message)
             case SessionAck() | Token() | Hidden():
                 self.rings.on_message(link, message)
             case AbortSession(session=session) if self.rings.knows(session):

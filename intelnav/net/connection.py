@@ -135,7 +135,9 @@ class Connection(asyncio.Protocol):
         self.bytes_received += len(data)
         try:
             events = self._channel.receive(data)
-            self._write(self._channel.outgoing())
+            if self._peer is None:
+                # The handshake has answers of its own.
+                self._write(self._channel.outgoing())
             if events:
                 self.last_heard = time.monotonic()
             for event in events:
@@ -160,6 +162,8 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, event: Established | Message) -> None:
         match event:
+            case ForwardHidden() | Token() | Hidden():
+                self._events.on_message(self, event)
             case Established(peer):
                 self._peer = peer
                 if self._deadline is not None:

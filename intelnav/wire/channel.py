@@ -123,6 +123,11 @@ class Channel:
             self._outgoing += _sealed(self._transport, self._hello)
 
     def _bodies(self, plaintext: bytes) -> Iterator[bytes]:
+        size = len(plaintext) - _MESSAGE_HEAD
+        if not self._stream and size == int.from_bytes(plaintext[:_MESSAGE_HEAD], "big") <= self.max_message:
+            # One message in one frame: what comes for every token.
+            yield plaintext[_MESSAGE_HEAD:]
+            return
         self._stream += plaintext
         while len(self._stream) >= _MESSAGE_HEAD:
             size = int.from_bytes(self._stream[:_MESSAGE_HEAD], "big")
@@ -156,11 +161,12 @@ def _framed(content: bytes) -> bytes:
 
 
 def _sealed(transport: Transport, message: Message) -> bytes:
-    """The message in as few frames as hold it. The codec's limit on the head makes it fit the first one."""
-    head, *payload = encode(message)
-    rest = memoryview(payload[0] if payload else b"")
-    size = (len(head) + len(rest)).to_bytes(_MESSAGE_HEAD, "big")
-    room = MAX_PLAINTEXT - _MESSAGE_HEAD - len(head)
-    frames = [transport.seal(b"".join((size, head, rest[:room])))]
-    frames += [transport.seal(rest[at : at + MAX_PLAINTEXT]) for at in range(room, len(rest), MAX_PLAINTEXT)]
-    return b"".join(part for frame in frames for part in (len(frame).to_bytes(_FRAME_HEAD, "big"), frame))
+    """The message in as few frames as hold it."""
+    buffers = encode(message)
+    plaintext = b"".join((sum(map(len, buffers)).to_bytes(_MESSAGE_HEAD, "big"), *buffers))
+    if len(plaintext) <= MAX_PLAINTEXT:
+        return _framed(transport.seal(plaintext))
+    view = memoryview(plaintext)
+    return b"".join(
+        _framed(transport.seal(view[at : at + MAX_PLAINTEXT])) for at in range(0, len(view), MAX_PLAINTEXT)
+    )
