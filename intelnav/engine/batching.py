@@ -10,7 +10,7 @@ from intelnav.engine.interface import Forward
 Shape = tuple[int, int, bool, bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """A call that waits for its turn; `sequence` is the one that it touches, `forward` what it runs, if any."""
 

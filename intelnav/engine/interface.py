@@ -56,7 +56,7 @@ class SliceInfo:
         return self.layers.end == self.blocks
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forward:
     """Run rows through the slice, from its first layer up to `stop` (a layer of the whole model, exclusive).
 
@@ -81,7 +81,7 @@ class Forward:
         return self.hidden.rows if self.hidden is not None else len(self.tokens)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Output:
     """What a forward gave: a hidden state, or the sampled tokens (none, if none was asked for at the tail).
 

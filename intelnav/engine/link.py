@@ -30,7 +30,7 @@ _NONE = -1
 _DTYPES = (None, *Dtype)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Frame:
     """A request or an answer; both carry the number of the call."""
 

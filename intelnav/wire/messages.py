@@ -2,6 +2,9 @@
 
 Every class is one `kind` (its snake-case name). Field checks that need no context happen in the codec; those
 that need the session's state happen in `session`. Fields are documented in docs/protocol.md, "Messages".
+
+What travels for each token is not frozen, here and elsewhere, since that would double the time that it takes to make;
+nobody changes it all the same.
 """
 
 from dataclasses import dataclass
@@ -66,7 +69,7 @@ class SessionAck:
     context: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ForwardHidden:
     """Prev to hop: rows of activations for the positions from `position` on.
 
@@ -82,7 +85,7 @@ class ForwardHidden:
     spent: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Token:
     """Tail to entry, once for each forward: the sampled tokens, none if none was asked for."""
 
@@ -93,7 +96,7 @@ class Token:
     spent: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hidden:
     """Last hop to entry, once for each forward, where the entry keeps the head.
 

@@ -127,17 +127,17 @@ class LlamaSlice:
 
     def _fill(self, forwards: list[Forward], captures: bool) -> None:
         """Write positions, sequences, output flags and tokens of all rows into the batch's arrays."""
-        end = 0
+        at = 0
         for forward in forwards:
-            start, end = end, end + forward.rows
-            np.add(self._steps[: forward.rows], forward.position, out=self._positions[start:end])
-            self._sequence_ids[start:end] = forward.sequence
-            # Without its flag, a row would be dropped in the last layer.
-            self._outputs[start:end] = captures
-            if forward.sample_from is not None:
-                self._outputs[start + forward.sample_from : end] = True
+            start, sampled = at, forward.rows if forward.sample_from is None else forward.sample_from
+            for row in range(forward.rows):
+                self._positions[at] = forward.position + row
+                self._sequence_ids[at] = forward.sequence
+                # Without its flag, a row would be dropped in the last layer.
+                self._outputs[at] = captures or row >= sampled
+                at += 1
             if forward.tokens:
-                self._token_ids[start:end] = forward.tokens
+                self._token_ids[start:at] = forward.tokens
 
     def _decode(self, rows: int) -> None:
         self._batch.n_tokens = rows
@@ -190,28 +190,29 @@ class LlamaSlice:
         return int(context)
 
     def _make_batch(self) -> None:
-        """A llama_batch over arrays of ours, of tokens in a front slice and of hidden states in any other."""
+        """A llama_batch over arrays of ours, of tokens in a front slice and of hidden states in any other.
+
+        Arrays of ctypes, since numpy takes several times as long to set a single item.
+        """
         rows = self.max_batch
-        self._token_ids = np.zeros(rows, np.int32)
         self._hidden = np.zeros((rows, self.info.width), np.float32)
-        self._positions = np.zeros(rows, np.int32)
-        self._steps = np.arange(rows, dtype=np.int32)
-        self._sequence_ids = np.zeros(rows, np.int32)
-        self._outputs = np.zeros(rows, np.bool_)
-        self._counts = np.ones(rows, np.int32)
-        first = self._sequence_ids.ctypes.data
-        self._id_pointers = np.arange(first, first + 4 * rows, 4, dtype=np.uintp)
-        self._batch = llama.llama_batch()
-        rows_in = ("token", self._token_ids) if self.info.is_front else ("embd", self._hidden)
-        types = dict(llama.llama_batch._fields_)
-        for field, array in (
-            rows_in,
-            ("pos", self._positions),
-            ("n_seq_id", self._counts),
-            ("seq_id", self._id_pointers),
-            ("logits", self._outputs),
-        ):
-            setattr(self._batch, field, array.ctypes.data_as(types[field]))
+        self._token_ids = (llama.llama_token * rows)()
+        self._positions = (llama.llama_pos * rows)()
+        self._sequence_ids = (llama.llama_seq_id * rows)()
+        self._outputs = (ctypes.c_int8 * rows)()
+        id_pointer = ctypes.POINTER(llama.llama_seq_id)
+        addresses = range(
+            ctypes.addressof(self._sequence_ids), ctypes.addressof(self._sequence_ids) + 4 * rows, 4
+        )
+        batch = self._batch = llama.llama_batch()
+        if self.info.is_front:
+            batch.token = self._token_ids
+        else:
+            batch.embd = self._hidden.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        batch.pos = self._positions
+        batch.n_seq_id = (ctypes.c_int32 * rows)(*[1] * rows)
+        batch.seq_id = (id_pointer * rows)(*(ctypes.cast(address, id_pointer) for address in addresses))
+        batch.logits = self._outputs
 
     def _survey(self) -> None:
         """Decode a row of zeros: it shows whether each layer's output can be read, and warms the weights up."""
