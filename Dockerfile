@@ -59,7 +59,7 @@ RUN cd /opt/intelnav/lib/python3.11/site-packages \
 
 FROM packages AS intelnav
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY config config
 COPY intelnav intelnav
 RUN --mount=type=cache,target=/root/.cache/pip \

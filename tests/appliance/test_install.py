@@ -62,7 +62,15 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         made = Machine(name)
         made.root(f"useradd --create-home {USER}; mkdir {WHEELS} /home/{USER}/checkout")
         docker("cp", f"{tmp_path}/.", f"{name}:{WHEELS}")
-        for part in ("install.sh", "intelnav", "config", "pyproject.toml", "README.md", "LICENSE"):
+        for part in (
+            "install.sh",
+            "intelnav",
+            "config",
+            "pyproject.toml",
+            "hatch_build.py",
+            "README.md",
+            "LICENSE",
+        ):
             docker("cp", str(ROOT / part), f"{name}:/home/{USER}/checkout/{part}")
         made.root(f"chown -R {USER} /home/{USER}; chmod -R a+rX {WHEELS}")
         yield made

@@ -184,6 +184,7 @@ class LlamaSlice:
         params.swa_full = True
         params.op_offload = params.offload_kqv = offload
         params.cb_eval = ctypes.cast(self._tap.callback, llama.ggml_backend_sched_eval_callback)
+        params.cb_eval_user_data = self._tap.user_data
         context = llama.llama_init_from_model(self._model.handle, params)
         if not context:
             raise EngineError(f"llama.cpp could not make a context: {last_words()}")

@@ -2,7 +2,8 @@
 
 import ctypes
 import sys
-from ctypes import c_bool, c_size_t, c_uint64, string_at
+from ctypes import POINTER, c_bool, c_size_t, c_uint64, string_at
+from pathlib import Path
 
 import numpy as np
 
@@ -10,22 +11,35 @@ from intelnav.domain.errors import EngineError
 from intelnav.engine.llama.ggml import base, name_offset
 from intelnav.engine.tensor import Rows
 
-# bool (*ggml_backend_sched_eval_callback)(struct ggml_tensor * t, bool ask, void * user_data), less the last
-# argument: a callee may leave it unread, and converting it for Python costs time on every node of a graph.
-_EvalCallback = ctypes.CFUNCTYPE(c_bool, c_size_t, c_bool)
+# The last argument, user data, is left out: who is called may leave it unread.
+_Meet = ctypes.CFUNCTYPE(c_bool, c_size_t, c_bool)
 
 # Some architectures scale the hidden states that they are fed like a token's embedding; this names the product.
 _SCALED_INPUT = b"inp_scaled"
 
 
+_LIBRARY = Path(__file__).with_name("libtap.so")
+
+
+class _Watch(ctypes.Structure):
+    """What `tap.cpp` is told: whom to call, where a tensor has its name, and the first eight bytes of those awaited."""
+
+    _fields_ = (
+        ("meet", _Meet),
+        ("name_offset", c_uint64),
+        ("count", c_uint64),
+        ("prefixes", POINTER(c_uint64)),
+    )
+
+
 class Tap:
     """Reads a layer's output while llama.cpp computes a graph, and ends the computation there.
 
-    `callback` goes into `llama_context_params.cb_eval`; it lives as long as the tap. llama.cpp calls it for every
-    node, about 35 times a layer, so names are first told apart by eight bytes that are read in place.
+    `callback` and `user_data` go into `llama_context_params`; both are addresses that last as long as the tap.
     """
 
     def __init__(self, width: int, max_rows: int) -> None:
+        """EngineError if the compiled part is missing."""
         self._rows: Rows = np.empty((max_rows, width), np.float32)
         self._address = self._rows.ctypes.data
         self._row_bytes = 4 * width
@@ -35,16 +49,10 @@ class Tap:
         self._asks: tuple[int | None, bool] | None = None
         self._scales_input = False
         self._met: list[bytes] | None = None
-        self._offset = offset = name_offset()
-        self._prefixes = prefixes = set[int]()
-        prefix_at, meet = c_uint64.from_address, self._meet
-
-        def visit(tensor: int, ask: bool) -> bool:
-            if not prefixes or prefix_at(tensor + offset).value not in prefixes:
-                return False
-            return meet(tensor, ask)
-
-        self.callback = _EvalCallback(visit)
+        self._offset = name_offset()
+        self._watched = _Watch(_Meet(self._meet), self._offset)
+        self.callback = _visit()
+        self.user_data = ctypes.addressof(self._watched)
 
     def survey(self, layers: int) -> None:
         """Before a first decode of one row: only note which block outputs the graph has."""
@@ -83,8 +91,9 @@ class Tap:
         return self._rows[:rows]
 
     def _watch(self, names: list[bytes]) -> None:
-        self._prefixes.clear()
-        self._prefixes.update(int.from_bytes(name.ljust(8, b"\0")[:8], sys.byteorder) for name in names)
+        prefixes = {int.from_bytes(name.ljust(8, b"\0")[:8], sys.byteorder) for name in names}
+        self._watched.prefixes = (c_uint64 * len(prefixes))(*prefixes)
+        self._watched.count = len(prefixes)
 
     def _meet(self, tensor: int, ask: bool) -> bool:
         """Called twice for a tensor that is wanted: whether it is, and then, with False, once it is computed."""
@@ -116,6 +125,15 @@ class Tap:
             start = fed.ctypes.data + self._fed_rows * self._row_bytes
             base.ggml_backend_tensor_set(tensor, start, 0, rows * self._row_bytes)
         self._fed_rows += rows
+
+
+def _visit() -> int:
+    """The address of the function in `tap.cpp`."""
+    try:
+        visit = ctypes.CDLL(str(_LIBRARY)).intelnav_visit
+    except OSError as error:
+        raise EngineError(f"a part of IntelNav is missing or broken ({error}): install it again") from None
+    return ctypes.cast(visit, ctypes.c_void_p).value or 0
 
 
 def _block_output(block: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,8 +34,14 @@ def tensors() -> Iterator[dict[str, int]]:
     base.ggml_free(context)
 
 
+def ask(tap: Tap, tensor: int) -> bool:
+    """As llama.cpp does before it computes a node."""
+    function = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_size_t, ctypes.c_bool, ctypes.c_void_p)
+    return bool(function(tap.callback)(tensor, True, tap.user_data))
+
+
 def asked(tap: Tap, tensors: dict[str, int]) -> list[str]:
-    return [name for name, tensor in tensors.items() if tap.callback(tensor, True)]
+    return [name for name, tensor in tensors.items() if ask(tap, tensor)]
 
 
 @pytest.mark.parametrize("block", [1, 12, 123, 1234])
@@ -72,12 +79,20 @@ def test_every_block_must_have_one_output(tensors: dict[str, int]) -> None:
     with pytest.raises(EngineError, match="output of block 0 0 times"):
         tap.check(2)
     tap.survey(2)
-    tap.callback(tensors["l_out-1"], True)
+    ask(tap, tensors["l_out-1"])
     asked(tap, tensors)
     ctypes.memmove(tensors["norm-1"] + name_offset(), b"l_out-0\0", 8)
     asked(tap, {"l_out-0": tensors["norm-1"]})
     with pytest.raises(EngineError, match="output of block 1 2 times"):
         tap.check(2)
+
+
+def test_without_the_compiled_part_it_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("intelnav.engine.llama.tap._LIBRARY", tmp_path / "libtap.so")
+    with pytest.raises(EngineError, match="install it again"):
+        Tap(8, 4)
 
 
 def test_missing_rows_are_an_error() -> None:
