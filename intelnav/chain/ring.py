@@ -188,13 +188,17 @@ class Ring:
             context=self.context,
         )
 
-    async def send(self, state: HiddenState, sample_from: int | None) -> None:
-        """Put the next rows into the ring, once the window has room for them."""
+    async def room(self) -> None:
+        """Return once the window has room for a forward; raises the HopError that ended the session, if one did."""
+        assert self._rules is not None
+        while not self._rules.has_room:
+            await self._until_woken()
+
+    def send(self, state: HiddenState, sample_from: int | None) -> None:
+        """Put the next rows into the ring, whose window has room for them."""
         rules, link = self._rules, self._links[0]
         assert rules is not None
         assert link is not None
-        while not rules.has_room:
-            await self._until_woken()
         link.send(rules.forward(state, sample_from=sample_from))
 
     async def reply(self) -> Token | Hidden:

@@ -6,9 +6,10 @@ both be missing: a node that holds the whole model is a chain of one.
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 from intelnav.chain.interface import HopReport
@@ -44,10 +45,10 @@ class LocalStage:
     layers: LayerRange
     micros: list[int] = field(default_factory=list)
 
-    async def forward(self, forward: Forward) -> Output:
-        """Run the rows and note how long this stage kept them."""
+    async def forward(self, forward: Forward, hand_on: Callable[[Output], None] | None = None) -> Output:
+        """Run the rows, hand them on as `SliceEngine.forward` says, and note how long this stage kept them."""
         started = time.perf_counter()
-        output = await self.engine.forward(forward)
+        output = await self.engine.forward(forward, hand_on)
         self.micros.append(round((time.perf_counter() - started) * 1e6))
         return output
 
@@ -100,22 +101,24 @@ class Chain:
         position, self._position = self._position, self._position + len(tokens)
         sample_from = len(tokens) - 1 if sample else None
         at_home = self._ring is None and self._head is None
-        output = await self._front.forward(
-            Forward(
-                self._front.sequence,
-                position,
-                stop=self._front.layers.end,
-                tokens=tokens,
-                sample_from=sample_from if at_home else None,
-                reply=None if at_home else self._dtype,
-            )
+        forward = Forward(
+            self._front.sequence,
+            position,
+            stop=self._front.layers.end,
+            tokens=tokens,
+            sample_from=sample_from if at_home else None,
+            reply=None if at_home else self._dtype,
         )
         if self._ring is None:
-            self._local.append((position, sample_from, output))
+            self._local.append((position, sample_from, await self._front.forward(forward)))
             return
+        await self._ring.room()
+        await self._front.forward(forward, partial(self._hand_on, self._ring, sample_from))
+
+    def _hand_on(self, ring: Ring, sample_from: int | None, output: Output) -> None:
         assert output.hidden is not None
         self._asked.append(sample_from)
-        await self._ring.send(output.hidden, sample_from)
+        ring.send(output.hidden, sample_from)
 
     async def pull(self) -> int | None:
         """Take the result of the oldest push: its token, or None if it asked for no sample."""

@@ -129,8 +129,12 @@ class SliceEngine(Protocol):
         """
         ...
 
-    async def forward(self, forward: Forward) -> Output:
-        """Submit one forward and wait for its output."""
+    async def forward(self, forward: Forward, hand_on: Callable[[Output], None] | None = None) -> Output:
+        """Submit one forward and wait for its output.
+
+        `hand_on` gets the output first, and not a task switch later, unless who waits was cancelled. If it raises
+        IntelNavError or ValueError, the wait ends so.
+        """
         ...
 
     async def tokenize(self, text: str, special: bool) -> list[int]:

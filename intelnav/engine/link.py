@@ -7,7 +7,7 @@ is trusted; no peer ever writes to it.
 
 import struct
 from array import array
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,15 @@ _NONE = -1
 _DTYPES = (None, *Dtype)
 
 
-@dataclass(slots=True)
-class Frame:
-    """A request or an answer; both carry the number of the call."""
+Frame = tuple[int, Fields | bytes, Payload]
+"""A request or an answer: the number of the call, the fields, and the payload."""
 
-    number: int
-    fields: Fields | bytes
-    payload: Payload = b""
 
-    def parts(self) -> tuple[bytes, Payload]:
-        """The bytes of the frame in two parts, to be written with one call."""
-        packed = isinstance(self.fields, bytes)
-        body = self.fields if isinstance(self.fields, bytes) else cbor2.dumps(self.fields)
-        return _HEAD.pack(len(body), len(self.payload), self.number, packed) + body, self.payload
+def write_frame(number: int, fields: Fields | bytes, payload: Payload = b"") -> bytes:
+    """The bytes of a frame. Raises UnicodeEncodeError for text that UTF-8 cannot express."""
+    packed = isinstance(fields, bytes)
+    body = fields if isinstance(fields, bytes) else cbor2.dumps(fields)
+    return b"".join((_HEAD.pack(len(body), len(payload), number, packed), body, payload))
 
 
 class FrameReader:
@@ -59,7 +55,9 @@ class FrameReader:
             if len(self._pending) < self._wanted:
                 return []
             data = bytes(self._pending)
-        frames, start, self._wanted = [], 0, _HEAD.size
+            self._pending.clear()
+        frames: list[Frame] = []
+        start, self._wanted = 0, _HEAD.size
         while len(data) - start >= _HEAD.size:
             length, payload_length, number, packed = _HEAD.unpack_from(data, start)
             middle = start + _HEAD.size + length
@@ -68,9 +66,10 @@ class FrameReader:
                 self._wanted = end - start
                 break
             body = data[start + _HEAD.size : middle]
-            frames.append(Frame(number, body if packed else cbor2.loads(body), memoryview(data)[middle:end]))
+            frames.append((number, body if packed else cbor2.loads(body), memoryview(data)[middle:end]))
             start = end
-        self._pending = bytearray(data[start:])
+        if start < len(data):
+            self._pending += data[start:]
         return frames
 
 

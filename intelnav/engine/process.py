@@ -23,7 +23,6 @@ from intelnav.engine.footprint import Footprint, footprint
 from intelnav.engine.interface import Done, Forward, Output, SliceInfo, SliceSpec
 from intelnav.engine.link import (
     Fields,
-    Frame,
     FrameReader,
     Payload,
     pack_error,
@@ -32,6 +31,7 @@ from intelnav.engine.link import (
     unpack_error,
     unpack_info,
     unpack_output,
+    write_frame,
 )
 from intelnav.store.model_file import describe
 
@@ -201,16 +201,20 @@ class SliceProcess(asyncio.Protocol):
 
         self._ask(*pack_forward(forward), answered)
 
-    async def forward(self, forward: Forward) -> Output:
+    async def forward(self, forward: Forward, hand_on: Callable[[Output], None] | None = None) -> Output:
         """See `SliceEngine`."""
         future: asyncio.Future[Output] = asyncio.get_running_loop().create_future()
 
         def done(outcome: Output | IntelNavError) -> None:
-            # A caller that was cancelled waits no more.
             if future.done():
                 return
-            if isinstance(outcome, IntelNavError):
-                future.set_exception(outcome)
+            try:
+                if isinstance(outcome, IntelNavError):
+                    raise outcome
+                if hand_on is not None:
+                    hand_on(outcome)
+            except (IntelNavError, ValueError) as error:
+                future.set_exception(error)
             else:
                 future.set_result(outcome)
 
@@ -253,9 +257,9 @@ class SliceProcess(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand each answer to the call that waits for it."""
         self._progress = monotonic()
-        for answer in self._reader.feed(data):
-            if (answered := self._pending.pop(answer.number, None)) is not None:
-                answered(answer.fields, answer.payload)
+        for number, fields, payload in self._reader.feed(data):
+            if (answered := self._pending.pop(number, None)) is not None:
+                answered(fields, payload)
 
     async def _value(self, call: str, fields: Fields) -> Any:
         return (await self._call(call, fields))["value"]
@@ -277,7 +281,7 @@ class SliceProcess(asyncio.Protocol):
         """Send a request; `answered` is called from the event loop, with an error if the worker is gone or dies."""
         number = next(self._ids)
         try:
-            parts = Frame(number, fields, payload).parts()
+            frame = write_frame(number, fields, payload)
         except UnicodeEncodeError:
             raise PeerError(
                 Code.BAD_REQUEST, "the text holds lone surrogates, which UTF-8 cannot express"
@@ -290,4 +294,4 @@ class SliceProcess(asyncio.Protocol):
             self._pending[number] = answered
         # A worker that has just died has closed the link before its exit is known; `fail` follows.
         if not self._transport.is_closing():
-            self._transport.writelines(parts)
+            self._transport.write(frame)

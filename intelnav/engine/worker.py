@@ -24,6 +24,7 @@ from intelnav.engine.link import (
     pack_output,
     unpack_forward,
     unpack_load,
+    write_frame,
 )
 from intelnav.engine.llama import LlamaSlice, gpus
 from intelnav.engine.probe import check_memory, choose_gpus, choose_threads
@@ -109,20 +110,15 @@ class Worker:
         raise AssertionError(f"{arguments['call']!r} is no call")
 
     def _answer(self, call: Call, fields: Fields | bytes, payload: Payload = b"") -> None:
-        """Write a frame, with one system call if the socket has room for it."""
-        head, payload = Frame(call.number, fields, payload).parts()
-        sent = self._link.sendmsg([head, payload])
-        for part in (head, payload):
-            if sent < len(part):
-                self._link.sendall(memoryview(part)[sent:])
-            sent = max(0, sent - len(part))
+        self._link.sendall(write_frame(call.number, fields, payload))
 
 
 def _call(frame: Frame) -> Call:
-    if isinstance(frame.fields, bytes):
-        forward = unpack_forward(frame.fields, frame.payload)
-        return Call(frame.number, {}, forward.sequence, forward)
-    return Call(frame.number, frame.fields, frame.fields.get("sequence"))
+    number, fields, payload = frame
+    if isinstance(fields, bytes):
+        forward = unpack_forward(fields, payload)
+        return Call(number, {}, forward.sequence, forward)
+    return Call(number, fields, fields.get("sequence"))
 
 
 def _load(arguments: Fields) -> LlamaSlice:

@@ -13,7 +13,7 @@ from intelnav.domain.sampling import Sampling
 from intelnav.engine import worker
 from intelnav.engine.footprint import footprint
 from intelnav.engine.interface import Forward, Output, SliceSpec
-from intelnav.engine.link import Frame, FrameReader, pack_load, unpack_info
+from intelnav.engine.link import FrameReader, pack_load, unpack_info, write_frame
 from intelnav.engine.process import load_slice
 from intelnav.store.model_file import describe
 from tests.models import tiny_model
@@ -36,13 +36,13 @@ def test_a_slice_for_the_cpu_leaves_gpus_alone(
     with ours:
         need = footprint(describe(path), spec)
         load = {"call": "load", **pack_load(replace(spec, path=path), need, 2)}
-        theirs.sendall(b"".join(Frame(0, load).parts()))
+        theirs.sendall(write_frame(0, load))
         theirs.shutdown(socket.SHUT_WR)
         worker.Worker(ours).run()
     with theirs:
-        (answer,) = FrameReader().feed(theirs.recv(2**16))
-    assert isinstance(answer.fields, dict)
-    assert "/cpu/" in unpack_info(answer.fields).engine_class
+        ((_, fields, _),) = FrameReader().feed(theirs.recv(2**16))
+    assert isinstance(fields, dict)
+    assert "/cpu/" in unpack_info(fields).engine_class
 
 
 async def test_forwards_that_wait_are_one_decode(tmp_path: Path) -> None:
