@@ -99,7 +99,7 @@ def unpack_info(fields: Fields) -> SliceInfo:
 
 def pack_forward(forward: Forward) -> tuple[bytes, Payload]:
     """The packed fields and the payload of a request to run `forward`."""
-    dtype, rows, width, payload = _pack_input(forward)
+    hidden = forward.hidden
     packed = _FORWARD.pack(
         forward.sequence,
         forward.position,
@@ -107,11 +107,9 @@ def pack_forward(forward: Forward) -> tuple[bytes, Payload]:
         _NONE if forward.truncate_to is None else forward.truncate_to,
         _NONE if forward.sample_from is None else forward.sample_from,
         _DTYPES.index(forward.reply),
-        dtype,
-        rows,
-        width,
+        *((0, 0, 0) if hidden is None else (_DTYPES.index(hidden.dtype), hidden.rows, hidden.width)),
     )
-    return packed, payload
+    return packed, array("q", forward.tokens).tobytes() if hidden is None else hidden.payload
 
 
 def unpack_forward(packed: bytes, payload: Payload) -> Forward:
@@ -160,13 +158,6 @@ def unpack_error(fields: Fields) -> IntelNavError:
             return ConfigError(fields["reason"])
         case _:
             return EngineError(fields["reason"])
-
-
-def _pack_input(forward: Forward) -> tuple[int, int, int, Payload]:
-    hidden = forward.hidden
-    if hidden is None:
-        return 0, 0, 0, array("q", forward.tokens).tobytes()
-    return _DTYPES.index(hidden.dtype), hidden.rows, hidden.width, hidden.payload
 
 
 def _hidden(dtype: int, rows: int, width: int, payload: Payload) -> HiddenState | None:

@@ -3,7 +3,6 @@
 It joins handshake, frames and codec, and has `hello` come first ([T1] to [T5] in docs/protocol.md).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from intelnav.domain.errors import Code, PeerError
@@ -93,15 +92,6 @@ class Channel:
 
     def _receive(self, data: bytes) -> list[Event]:
         events: list[Event] = []
-        for frame in self._whole_frames(data):
-            if self._transport is None:
-                self._shake_hands(bytes(frame))
-            else:
-                for body in self._bodies(self._transport.unseal(frame)):
-                    events.append(self._event(self._transport.peer, decode(body)))
-        return events
-
-    def _whole_frames(self, data: bytes) -> Iterator[memoryview]:
         data = self._frames + data if self._frames else data
         view, at = memoryview(data), 0
         while len(data) - at >= _FRAME_HEAD:
@@ -112,8 +102,13 @@ class Channel:
             if len(data) - start < size:
                 break
             at = start + size
-            yield view[start:at]
+            if self._transport is None:
+                self._shake_hands(bytes(view[start:at]))
+            else:
+                for body in self._bodies(self._transport.unseal(view[start:at])):
+                    events.append(self._event(self._transport.peer, decode(body)))
         self._frames = bytes(view[at:])
+        return events
 
     def _shake_hands(self, frame: bytes) -> None:
         if answer := self._handshake.receive(frame):
@@ -122,12 +117,12 @@ class Channel:
         if self._transport is not None:
             self._outgoing += _sealed(self._transport, self._hello)
 
-    def _bodies(self, plaintext: bytes) -> Iterator[bytes]:
+    def _bodies(self, plaintext: bytes) -> list[bytes]:
         size = len(plaintext) - _MESSAGE_HEAD
         if not self._stream and size == int.from_bytes(plaintext[:_MESSAGE_HEAD], "big") <= self.max_message:
             # One message in one frame: what comes for every token.
-            yield plaintext[_MESSAGE_HEAD:]
-            return
+            return [plaintext[_MESSAGE_HEAD:]]
+        bodies = []
         self._stream += plaintext
         while len(self._stream) >= _MESSAGE_HEAD:
             size = int.from_bytes(self._stream[:_MESSAGE_HEAD], "big")
@@ -138,9 +133,9 @@ class Channel:
             end = _MESSAGE_HEAD + size
             if len(self._stream) < end:
                 break
-            body = bytes(memoryview(self._stream)[_MESSAGE_HEAD:end])
+            bodies.append(bytes(memoryview(self._stream)[_MESSAGE_HEAD:end]))
             del self._stream[:end]
-            yield body
+        return bodies
 
     def _event(self, peer: PeerId, message: Message) -> Event:
         if isinstance(message, Hello) == self._established:
