@@ -247,7 +247,7 @@ async def _generate(
     started: float,
     figures: EntryFigures,
 ) -> AsyncGenerator[Piece | Ending]:
-    """The decode loop. The next token is sent on its way before the text of this one is passed out."""
+    """The decode loop. A token is on its way before anything else is made of it, unless its text may end the answer."""
     opened = time.perf_counter()
     limit = min(request.max_tokens or chain.context, chain.context - len(prompt))
     text = TextStream(request.stop)
@@ -258,17 +258,18 @@ async def _generate(
     count = 0
     while token is not None and token not in front.info.end_tokens:
         count += 1
-        figures.tokens += 1
         before, last = last, time.perf_counter()
+        shown = text.feed(front.piece(token)) if request.stop else None
+        goes_on = count < limit and not text.stopped
+        if goes_on:
+            await chain.push((token,))
+        figures.tokens += 1
         if count > 1:
             figures.decode.add(last - before)
-        piece = Piece(text.feed(front.piece(token)), (token,))
-        if text.stopped or count >= limit:
+        yield Piece(text.feed(front.piece(token)) if shown is None else shown, (token,))
+        if not goes_on:
             reason = "stop" if text.stopped else "length"
-            yield piece
             break
-        await chain.push((token,))
-        yield piece
         token = await chain.pull()
     if rest := text.finish():
         yield Piece(rest, ())

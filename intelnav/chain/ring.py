@@ -148,7 +148,7 @@ class Ring:
         self._acks: list[asyncio.Future[SessionAck]] = []
         self._rules: EntrySession | None = None
         self._replies: deque[Token | Hidden] = deque()
-        self._wake = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self.failure: HopError | None = None
         self.waiting_since: float | None = None
         self.max_rows = 0
@@ -231,7 +231,7 @@ class Ring:
                     self._fail(index, error.code, str(error))
                 else:
                     self._replies.append(message)
-                    self._wake.set()
+                    self._wake()
 
     def uses(self, link: Connection) -> bool:
         """Whether a hop of this ring is reached over this link."""
@@ -264,16 +264,24 @@ class Ring:
                 ack.set_exception(self.failure)
                 # It is raised once; asyncio would complain about the others.
                 ack.exception()
-        self._wake.set()
+        self._wake()
         return self.failure
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def _until_woken(self) -> None:
         if self.failure is not None:
             raise self.failure
-        self._wake.clear()
+        assert self._waiter is None, "a chain pushes and pulls in one task"
+        self._waiter = asyncio.get_running_loop().create_future()
         self.waiting_since = time.monotonic()
-        await self._wake.wait()
-        self.waiting_since = None
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            self.waiting_since = None
 
     async def _reach(self, index: int) -> None:
         hop = self._route[index]

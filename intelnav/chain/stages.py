@@ -54,7 +54,7 @@ class LocalStage:
 
 
 class Chain:
-    """Feeds tokens through the stages. `push` and `pull` may overlap, which is what keeps all hops of a ring busy."""
+    """Feeds tokens through the stages, for one task. Pushes may run ahead of pulls, so that all hops are busy."""
 
     def __init__(
         self,

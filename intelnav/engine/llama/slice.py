@@ -141,8 +141,8 @@ class LlamaSlice:
 
     def _decode(self, rows: int) -> None:
         self._batch.n_tokens = rows
+        # With a callback to ask, llama.cpp waits for whatever it computes.
         status = llama.llama_decode(self._context, self._batch)
-        llama.llama_synchronize(self._context)
         if status:
             raise EngineError(f"llama.cpp could not decode {rows} rows, status {status}: {last_words()}")
 
