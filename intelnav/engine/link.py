@@ -66,7 +66,7 @@ class FrameReader:
                 self._wanted = end - start
                 break
             body = data[start + _HEAD.size : middle]
-            frames.append((number, body if packed else cbor2.loads(body), memoryview(data)[middle:end]))
+            frames.append((number, body if packed else cbor2.loads(body), data[middle:end]))
             start = end
         if start < len(data):
             self._pending += data[start:]

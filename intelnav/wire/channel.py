@@ -93,21 +93,21 @@ class Channel:
     def _receive(self, data: bytes) -> list[Event]:
         events: list[Event] = []
         data = self._frames + data if self._frames else data
-        view, at = memoryview(data), 0
+        at = 0
         while len(data) - at >= _FRAME_HEAD:
             start = at + _FRAME_HEAD
-            size = int.from_bytes(view[at:start], "big")
+            size = data[at] << 8 | data[at + 1]
             if self._transport is None and size > MAX_HANDSHAKE:
                 raise PeerError(Code.BAD_REQUEST, f"a handshake frame of {size} bytes")
             if len(data) - start < size:
                 break
             at = start + size
             if self._transport is None:
-                self._shake_hands(bytes(view[start:at]))
+                self._shake_hands(data[start:at])
             else:
-                for body in self._bodies(self._transport.unseal(view[start:at])):
+                for body in self._bodies(self._transport.unseal(data[start:at])):
                     events.append(self._event(self._transport.peer, decode(body)))
-        self._frames = bytes(view[at:])
+        self._frames = data[at:]
         return events
 
     def _shake_hands(self, frame: bytes) -> None:
