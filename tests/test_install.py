@@ -71,8 +71,8 @@ def repository(tmp_path: Path) -> str:
     folder = tmp_path / "repository"
     folder.mkdir()
     for name in ("intelnav", "config"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", "-C", str(folder)]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "All of it"]):

@@ -65,11 +65,43 @@ class HopService:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def forward(self, link: Connection, forward: ForwardHidden) -> None:
+        """Take a forward from a peer. Never raises for what a peer does: the offender's session ends instead."""
+        arrived = time.perf_counter()
+        session = self._sessions.get(forward.session)
+        if session is None or session.served is None:
+            link.send(AbortSession(forward.session, Code.CLOSED, "no such session is open"))
+            return
+        if link is not session.prev and link.peer != session.init.prev:
+            # An outsider's forward must not end a session that is not its own.
+            link.send(AbortSession(forward.session, Code.BAD_REQUEST, "this session has another prev"))
+            return
+        served, init = session.served, session.init
+        try:
+            served.rules.admit(forward, link.peer)
+        except PeerError as error:
+            self._end(session, error.code, str(error))
+            return
+        samples = init.sampling is not None
+        served.engine.submit(
+            Forward(
+                served.sequence,
+                forward.position,
+                init.layers.end,
+                (),
+                forward.state,
+                forward.kv_truncate_to,
+                forward.sample_from if samples else None,
+                None if samples else init.dtype,
+            ),
+            partial(self._computed, session, forward, arrived),
+        )
+        session.prev = link
+        session.last_used = time.monotonic()
+
     def on_message(self, link: Connection, message: Message) -> None:
-        """Take a message from a peer. Never raises for what a peer does: the offender's session ends instead."""
+        """Take any other message. Never raises for what a peer does either: the offender's session ends instead."""
         match message:
-            case ForwardHidden():
-                self._forward(link, message)
             case SessionInit():
                 self._init(link, message)
             case SessionClose() | AbortSession():
@@ -182,39 +214,6 @@ class HopService:
         if self._draining:
             raise PeerError(Code.DRAINING, "this node is leaving")
         return engine_for(session.init, self._hosting, entry=session.entry.peer, me=self._peers.own)
-
-    def _forward(self, link: Connection, forward: ForwardHidden) -> None:
-        arrived = time.perf_counter()
-        session = self._sessions.get(forward.session)
-        if session is None or session.served is None:
-            link.send(AbortSession(forward.session, Code.CLOSED, "no such session is open"))
-            return
-        if link is not session.prev and link.peer != session.init.prev:
-            # An outsider's forward must not end a session that is not its own.
-            link.send(AbortSession(forward.session, Code.BAD_REQUEST, "this session has another prev"))
-            return
-        served, init = session.served, session.init
-        try:
-            served.rules.admit(forward, link.peer)
-        except PeerError as error:
-            self._end(session, error.code, str(error))
-            return
-        samples = init.sampling is not None
-        served.engine.submit(
-            Forward(
-                served.sequence,
-                forward.position,
-                init.layers.end,
-                (),
-                forward.state,
-                forward.kv_truncate_to,
-                forward.sample_from if samples else None,
-                None if samples else init.dtype,
-            ),
-            partial(self._computed, session, forward, arrived),
-        )
-        session.prev = link
-        session.last_used = time.monotonic()
 
     def _computed(
         self, session: Session, forward: ForwardHidden, arrived: float, outcome: Output | IntelNavError

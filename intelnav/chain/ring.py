@@ -220,10 +220,6 @@ class Ring:
             return
         index = self._links.index(link)
         match message:
-            case SessionAck() if not self._acks[index].done():
-                self._acks[index].set_result(message)
-            case AbortSession(_, code, reason):
-                self._fail(index, code, reason)
             case Token() | Hidden() if self._rules is not None:
                 try:
                     self._rules.accept(message, link.peer)
@@ -232,6 +228,10 @@ class Ring:
                 else:
                     self._replies.append(message)
                     self._wake()
+            case SessionAck() if not self._acks[index].done():
+                self._acks[index].set_result(message)
+            case AbortSession(_, code, reason):
+                self._fail(index, code, reason)
 
     def uses(self, link: Connection) -> bool:
         """Whether a hop of this ring is reached over this link."""

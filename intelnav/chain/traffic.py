@@ -20,7 +20,7 @@ class Traffic:
         """Answers of hops go to the rings that we opened, everything else to the sessions that we serve."""
         match message:
             case ForwardHidden():
-                self.hops.on_message(link, message)
+                self.hops.forward(link, message)
             case SessionAck() | Token() | Hidden():
                 self.rings.on_message(link, message)
             case AbortSession(session=session) if self.rings.knows(session):

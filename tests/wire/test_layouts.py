@@ -1,5 +1,7 @@
 """A message in a fixed layout is the CBOR that the table of fields writes and reads, by another way."""
 
+from dataclasses import fields
+
 import cbor2
 import pytest
 from hypothesis import given
@@ -63,6 +65,22 @@ def test_any_bytes_can_be_asked_about(data: bytes) -> None:
     begin = layouts.write(ForwardHidden(SESSION, 0, 0, STATE)) or b""
     assert layouts.read(data) is None
     assert layouts.read(begin[:30] + data) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ForwardHidden(SESSION, 1, 2, STATE, None, 0, (4,)),
+        Hidden(SESSION, 1, 2, STATE, (4,)),
+        Token(SESSION, 1, 2, (3,), (4,)),
+    ],
+)
+def test_a_layout_has_every_field(message: Message) -> None:
+    names = {field.name for field in fields(message)} - {"kv_truncate_to"} | {"kind"}
+    if "state" in names:
+        names = names - {"state"} | {"dtype", "shape", "payload"}
+    assert layouts.write(message) is not None
+    assert set(cbor2.loads(b"".join(encode(message)))) == names
 
 
 def test_a_layout_has_numbers_of_four_bytes_alone() -> None:
