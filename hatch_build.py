@@ -1,9 +1,11 @@
 """Compiles the one part of IntelNav that is not Python, for the wheel or the checkout that pip installs."""
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -16,19 +18,33 @@ class Tap(BuildHookInterface):  # type: ignore[type-arg]  # not at run time
     """Runs whenever pip installs or builds; needs what llama.cpp needs, a C++ compiler."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile the library and have it packed."""
-        named = os.environ.get("CXX")
-        compiler = next(filter(shutil.which, [named] if named else ["c++", "g++", "clang++"]), None)
-        if compiler is None:
-            raise SystemExit(
-                f"a C++ compiler is needed to install IntelNav, and there is no {named or 'c++'}: install one"
-            )
-        library = Path(self.root, LIBRARY)
-        # Not in place: a node that runs has the old one open.
-        draft = library.with_suffix(".draft")
-        options = ["-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
-        subprocess.run([compiler, *options, "-o", str(draft), str(Path(self.root, SOURCE))], check=True)
-        draft.replace(library)
-        build_data["artifacts"].append(LIBRARY)
+        """Compile the library, and have it packed unless the checkout itself is what is installed."""
+        self._folder = TemporaryDirectory()
+        library = Path(self._folder.name, "libtap.so")
+        command = [*_compiler(), "-O2", "-shared", "-fPIC", "-o", str(library), SOURCE]
+        subprocess.run(command, cwd=self.root, check=True)
+        if version == "editable":
+            target = Path(self.root, LIBRARY)
+            # Not written in place: a node that runs has the old one open.
+            draft = target.with_name("draft.so")
+            shutil.copy(library, draft)
+            draft.replace(target)
+        else:
+            build_data["force_include"][str(library)] = LIBRARY
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Leave nothing behind."""
+        self._folder.cleanup()
+
+
+def _compiler() -> list[str]:
+    named = shlex.split(os.environ.get("CXX", ""))
+    candidates = [named] if named else [["c++"], ["g++"], ["clang++"]]
+    for candidate in candidates:
+        if shutil.which(candidate[0]):
+            return candidate
+    raise SystemExit(
+        f"To install IntelNav takes a C++ compiler, and there is no {candidates[0][0]}: install one."
+    )

@@ -69,7 +69,8 @@ install_() {
     "$app/bin/python" -c 'import pip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null ||
         "$python" -m venv --clear "$app"
     say "Building the program ..."
-    pip wheel --no-deps --wheel-dir "$scratch" "$from"
+    # A checkout stays as it is.
+    (export PYTHONDONTWRITEBYTECODE=1 && pip wheel --no-deps --wheel-dir "$scratch" "$from")
     say "Installing it and what it needs ..."
     pip install "$scratch"/intelnav-*.whl
     # Once more by itself: pip leaves a program of the same version as it is.

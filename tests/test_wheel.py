@@ -1,6 +1,7 @@
 """What `pip install` and `pipx install` put on a machine: the wheel, and the programs that come out of it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,16 @@ def test_a_wheel_holds_the_programs_their_data_and_nothing_else(wheel: Path) -> 
     information = f"intelnav-{__version__}.dist-info/"
     assert {name for name in names if not name.startswith(information)} == sources | data
     assert f"{information}licenses/LICENSE" in names
+
+
+def test_without_a_compiler_it_says_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"CXX": "no-such-compiler -O1"}
+    )
+    assert done.returncode != 0
+    assert "a C++ compiler, and there is no no-such-compiler: install one" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_installed_from_a_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def load(data: bytes) -> tuple[dict[str, Any], memoryview | None]:
 
 
 def _at_once(data: bytes, count: int) -> tuple[dict[str, Any], memoryview | None] | None:
-    """What `_item_by_item` gives, by one call of the decoder, or None if that cannot be told; for each token's sake.
+    """What `_item_by_item` gives, by one call of the decoder, or None if that cannot be told; for speed.
 
     `loads` does not say where it stopped. So the map gets an empty payload as its last entry: if that came out, by the
     only place where that key is spelled, all before it was read.

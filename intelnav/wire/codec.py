@@ -155,7 +155,7 @@ def _head(message: Message) -> bytes:
 
 
 def _values(kind: str, fields: Mapping[str, Field], entries: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `fields`; one loop without calls of its own, since each forward passes through it."""
+    """The values of `fields` in a message of this kind; PeerError that names the field that is not as it must be."""
     values = {}
     name, field = "", f.KIND
     try:
