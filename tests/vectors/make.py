@@ -1,8 +1,8 @@
 """Writes the vector files of this folder anew: `python -m tests.vectors.make` from the repository's root.
 
 Good messages, the handshake and slices come out of this implementation; bad messages and all manifests are put
-together by hand here. A change
-of an existing file is a change of the protocol.
+together by hand here. A change of an existing file is a change of the protocol, but for `written`, where the protocol
+leaves a choice.
 """
 
 import base64

@@ -5,7 +5,7 @@ A process of its own, for whoever must not load llama.cpp: a broken build can en
 
 import json
 import sys
-from typing import get_args
+from typing import cast, get_args
 
 import llama_cpp
 
@@ -21,7 +21,7 @@ def main(device: str) -> None:
     problem = ""
     offered = gpus()
     try:
-        choose_gpus(device, -1, lambda: offered)  # type: ignore[arg-type]
+        choose_gpus(cast(Device, device), -1, lambda: offered)
     except IntelNavError as error:
         problem = str(error)
     found = [
