@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml hatch_build.py intelnav/engine/llama/tap.cpp
+$(STAMP): pyproject.toml hatch_build.py $(wildcard intelnav/engine/llama/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing. llama.cpp is compiled on the first time: about four minutes on two cores."
 	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[dev]'

@@ -10,18 +10,18 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = "intelnav/engine/llama/tap.cpp"
-LIBRARY = "intelnav/engine/llama/libtap.so"
+SOURCES = ("intelnav/engine/llama/native/tap.cpp", "intelnav/engine/llama/native/loop.cpp")
+LIBRARY = "intelnav/engine/llama/libnative.so"
 
 
-class Tap(BuildHookInterface):  # type: ignore[type-arg]  # not at run time
+class Native(BuildHookInterface):  # type: ignore[type-arg]  # not at run time
     """Runs whenever pip installs or builds; needs what llama.cpp needs, a C++ compiler."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile the library, and have it packed unless the checkout itself is what is installed."""
         self._folder = TemporaryDirectory()
-        library = Path(self._folder.name, "libtap.so")
-        command = [*_compiler(), "-O2", "-shared", "-fPIC", "-o", str(library), SOURCE]
+        library = Path(self._folder.name, "libnative.so")
+        command = [*_compiler(), "-std=c++17", "-O3", "-shared", "-fPIC", "-o", str(library), *SOURCES]
         subprocess.run(command, cwd=self.root, check=True)
         if version == "editable":
             target = Path(self.root, LIBRARY)

@@ -24,7 +24,8 @@ def test_a_wheel_holds_the_programs_their_data_and_nothing_else(wheel: Path) -> 
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "intelnav").rglob("*.py")}
     data = {f"intelnav/catalog/{path.name}" for path in (ROOT / "config/catalog").iterdir()}
     data |= {"intelnav/node.schema.json", "intelnav/service.json"}
-    data |= {"intelnav/engine/llama/tap.cpp", "intelnav/engine/llama/libtap.so"}
+    data |= {f"intelnav/engine/llama/native/{name}" for name in ("loop.cpp", "tap.cpp", "tap.h")}
+    data.add("intelnav/engine/llama/libnative.so")
     assert "intelnav/node.py" in sources
     assert "intelnav/catalog/smollm2-135m-instruct-q4_1.yaml" in data
     with ZipFile(wheel) as archive:

@@ -22,10 +22,13 @@ from intelnav.engine.interface import Forward, Output, SliceInfo, SliceSpec
 Fields = dict[str, Any]
 Payload = bytes | bytearray | memoryview
 
-# Bytes of the fields and of the payload, the number of the call, and whether the fields are packed.
-_HEAD = struct.Struct(">IIQ?")
-_FORWARD = struct.Struct(">qqqqqBBII")
-_OUTPUT = struct.Struct(">qBII")
+# Bytes of the fields and of the payload, the number of the call, and whether the fields are packed. These three are as
+# C lays them out, for `llama/native/loop.cpp`.
+_HEAD = struct.Struct("@IIQ?7x")
+_FORWARD = struct.Struct("@qqqqqIIBB6x")
+_OUTPUT = struct.Struct("@qIIB7x")
+OUTPUT_HEAD = _HEAD.size + _OUTPUT.size
+"""Bytes of an output's frame before its payload."""
 _NONE = -1
 _DTYPES = (None, *Dtype)
 
@@ -47,6 +50,11 @@ class FrameReader:
     def __init__(self) -> None:
         self._pending = bytearray()
         self._wanted = _HEAD.size
+
+    @property
+    def is_between(self) -> bool:
+        """Whether no part of a frame is held."""
+        return not self._pending
 
     def feed(self, data: bytes) -> list[Frame]:
         """Every frame that is complete with `data`."""
@@ -106,15 +114,15 @@ def pack_forward(forward: Forward) -> tuple[bytes, Payload]:
         forward.stop,
         _NONE if forward.truncate_to is None else forward.truncate_to,
         _NONE if forward.sample_from is None else forward.sample_from,
+        *((0, 0, 0) if hidden is None else (hidden.rows, hidden.width, _DTYPES.index(hidden.dtype))),
         _DTYPES.index(forward.reply),
-        *((0, 0, 0) if hidden is None else (_DTYPES.index(hidden.dtype), hidden.rows, hidden.width)),
     )
     return packed, array("q", forward.tokens).tobytes() if hidden is None else hidden.payload
 
 
 def unpack_forward(packed: bytes, payload: Payload) -> Forward:
     """The forward in a request."""
-    sequence, position, stop, truncate_to, sample_from, reply, dtype, rows, width = _FORWARD.unpack(packed)
+    sequence, position, stop, truncate_to, sample_from, rows, width, dtype, reply = _FORWARD.unpack(packed)
     hidden = _hidden(dtype, rows, width, payload)
     return Forward(
         sequence,
@@ -133,13 +141,13 @@ def pack_output(output: Output) -> tuple[bytes, Payload]:
     hidden = output.hidden
     if hidden is None:
         return _OUTPUT.pack(output.micros, 0, 0, 0), array("q", output.tokens).tobytes()
-    packed = _OUTPUT.pack(output.micros, _DTYPES.index(hidden.dtype), hidden.rows, hidden.width)
+    packed = _OUTPUT.pack(output.micros, hidden.rows, hidden.width, _DTYPES.index(hidden.dtype))
     return packed, hidden.payload
 
 
 def unpack_output(packed: bytes, payload: Payload) -> Output:
     """The output in the answer to a forward."""
-    micros, dtype, rows, width = _OUTPUT.unpack(packed)
+    micros, rows, width, dtype = _OUTPUT.unpack(packed)
     hidden = _hidden(dtype, rows, width, payload)
     return Output(hidden, () if hidden is not None else _tokens(payload), micros)
 

@@ -1,6 +1,7 @@
 """What each open sequence holds, and which forwards it may get: everything is checked before native code sees it."""
 
-from dataclasses import dataclass, field
+import ctypes
+from enum import IntEnum
 
 from intelnav.domain.errors import Code, PeerError
 from intelnav.domain.sampling import Sampling
@@ -8,14 +9,40 @@ from intelnav.engine.interface import Forward, SliceInfo
 from intelnav.engine.sampling import Answers
 
 
-@dataclass(slots=True)
-class SequenceState:
-    """One open sequence: `length` tokens are in its cache, in the layers below `stop`."""
+class Kind(IntEnum):
+    """What is made of a sequence's rows at the end of the model; `native/loop.cpp` has the same numbers."""
 
+    CLOSED = 0
+    SILENT = 1
+    GREEDY = 2
+    """The likeliest token, whatever the answer was so far."""
+    SAMPLING = 3
+
+
+class SequenceState(ctypes.Structure):
+    """One sequence: `length` tokens are in its cache, in the layers below `stop`.
+
+    A struct, since the compiled loop reads and writes it, too.
+    """
+
+    length: int
+    stop: int
+    kind: int
     sampling: Sampling | None
-    length: int = 0
-    stop: int | None = None
-    answers: Answers = field(default_factory=Answers)
+    answers: Answers
+
+    _fields_ = (("length", ctypes.c_int64), ("stop", ctypes.c_int64), ("kind", ctypes.c_int64))
+
+    def start(self, sampling: Sampling | None) -> None:
+        """Become an open sequence with an empty cache."""
+        self.sampling = sampling
+        self.answers = Answers()
+        self.length = self.stop = 0
+        if sampling is None:
+            self.kind = Kind.SILENT
+        else:
+            plain = sampling.is_greedy and sampling.repeat_penalty == 1
+            self.kind = Kind.GREEDY if plain else Kind.SAMPLING
 
     def truncate(self, length: int) -> None:
         """Note that the cache was cut to `length` tokens."""
@@ -24,27 +51,35 @@ class SequenceState:
 
 
 class Sequences:
-    """The open sequences of one slice, by id from 0 to `info.sessions` - 1."""
+    """The sequences of one slice, by id from 0 to `info.sessions` - 1; `states` are one array of structs."""
 
     def __init__(self, info: SliceInfo) -> None:
         self._info = info
-        self._open: dict[int, SequenceState] = {}
+        self.states = (SequenceState * info.sessions)()
+        # An array makes a new object for an item each time.
+        size = ctypes.sizeof(SequenceState)
+        self._states = [
+            SequenceState.from_buffer(self.states, size * index) for index in range(info.sessions)
+        ]
 
     def open(self, sequence: int, sampling: Sampling | None) -> None:
         """Start an empty sequence; PeerError if it is taken, or if there is no head to sample with."""
-        if sequence in self._open or not 0 <= sequence < self._info.sessions:
+        if not 0 <= sequence < self._info.sessions or self._states[sequence].kind != Kind.CLOSED:
             raise _refusal(f"sequence {sequence} cannot be opened")
         if sampling is not None and not self._info.is_tail:
             raise _refusal(f"layers {self._info.layers} have no head to sample with")
-        self._open[sequence] = SequenceState(sampling)
+        self._states[sequence].start(sampling)
 
     def close(self, sequence: int) -> bool:
         """Forget a sequence; whether it was open."""
-        return self._open.pop(sequence, None) is not None
+        if self._find(sequence) is None:
+            return False
+        self._states[sequence].kind = Kind.CLOSED
+        return True
 
     def check(self, forward: Forward) -> SequenceState:
         """The sequence that `forward` is for. Raises PeerError `bad_request` or `too_long` if it cannot be run."""
-        info, state = self._info, self._open.get(forward.sequence)
+        info, state = self._info, self._find(forward.sequence)
         if state is None:
             raise _refusal(f"sequence {forward.sequence} is not open")
         length = state.length
@@ -67,6 +102,12 @@ class Sequences:
         self._check_input(forward)
         self._check_output(forward, state)
         return state
+
+    def _find(self, sequence: int) -> SequenceState | None:
+        if not 0 <= sequence < self._info.sessions:
+            return None
+        state = self._states[sequence]
+        return None if state.kind == Kind.CLOSED else state
 
     def _check_input(self, forward: Forward) -> None:
         info, hidden = self._info, forward.hidden

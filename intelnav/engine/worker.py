@@ -1,6 +1,6 @@
 """The child process that runs one slice: one thread and one loop, requests in and answers out over a socket pair.
 
-llama.cpp calls back into Python for every node of a graph, so nothing else may run here.
+Nearly all that it does for a token is compiled; see `llama/native/loop.cpp`.
 """
 
 import ctypes
@@ -26,11 +26,9 @@ from intelnav.engine.link import (
     unpack_load,
     write_frame,
 )
-from intelnav.engine.llama import LlamaSlice, gpus
+from intelnav.engine.llama import READ_BYTES, LlamaSlice, gpus
 from intelnav.engine.probe import check_memory, choose_gpus, choose_threads
 
-# Small enough that the buffer for it is no mapping of its own, made and dropped for every forward.
-_READ_BYTES = 1 << 16
 _PR_SET_PDEATHSIG = 1
 
 
@@ -41,6 +39,7 @@ class Worker:
         self._link = link
         self._reader = FrameReader()
         self._queue: deque[Call] = deque()
+        self._is_loaded = False
         self._template: ChatTemplate | None = None
 
     def run(self) -> None:
@@ -53,6 +52,7 @@ class Worker:
         except IntelNavError as error:
             self._answer(first, pack_error(error))
             return
+        self._is_loaded = True
         self._answer(first, pack_info(self._engine.info))
         # What arrives during one decode can join the next.
         while self._receive():
@@ -62,14 +62,21 @@ class Worker:
         """Queue all that has arrived, and wait only if nothing is queued; False once the parent has hung up."""
         while True:
             try:
-                data = self._link.recv(_READ_BYTES, socket.MSG_DONTWAIT if self._queue else 0)
+                data = self._read()
             except BlockingIOError:
                 return True
             if not data:
                 return False
             self._queue.extend(map(_call, self._reader.feed(data)))
-            if self._queue and len(data) < _READ_BYTES:
+            if self._queue and len(data) < READ_BYTES:
                 return True
+
+    def _read(self) -> bytes:
+        if self._queue:
+            return self._link.recv(READ_BYTES, socket.MSG_DONTWAIT)
+        if self._is_loaded and self._reader.is_between:
+            return self._engine.serve(self._link.fileno())
+        return self._link.recv(READ_BYTES)
 
     def _serve(self, batch: list[Call]) -> None:
         for call in batch:

@@ -16,6 +16,7 @@ from intelnav.engine.interface import Forward, Output, SliceSpec
 from intelnav.engine.llama import LlamaSlice
 from intelnav.store.architectures import ARCHITECTURES, Architecture
 from intelnav.store.cut import cut
+from tests.engine.looping import looped
 from tests.models import WINDOW, tiny_model
 from tests.reference import PlainLlama, Rows, logits_of
 
@@ -104,19 +105,17 @@ class Chain:
     def _forward(self, stages: list[LlamaSlice], tokens: list[int], position: int) -> Rows:
         hidden: HiddenState | None = None
         for stage in stages:
-            (output,) = stage.forward(
-                [
-                    Forward(
-                        sequence=0,
-                        position=position,
-                        stop=stage.info.layers.end,
-                        tokens=() if hidden else tuple(tokens),
-                        hidden=hidden,
-                        sample_from=0 if stage.info.is_tail else None,
-                        reply=None if stage.info.is_tail else Dtype.F32,
-                    )
-                ]
+            forward = Forward(
+                sequence=0,
+                position=position,
+                stop=stage.info.layers.end,
+                tokens=() if hidden else tuple(tokens),
+                hidden=hidden,
+                sample_from=0 if stage.info.is_tail else None,
+                reply=None if stage.info.is_tail else Dtype.F32,
             )
+            # As in a worker: single tokens are the compiled loop's.
+            output = looped(stage, forward) if len(tokens) == 1 else stage.forward([forward])[0]
             assert isinstance(output, Output), output
             hidden = output.hidden
         tail = stages[-1]

@@ -16,11 +16,12 @@ from intelnav.domain.errors import Code, EngineError, PeerError
 from intelnav.domain.sampling import Sampling
 from intelnav.engine import tensor
 from intelnav.engine.interface import Forward, Output, SliceSpec
+from intelnav.engine.llama.loop import Loop
 from intelnav.engine.llama.model import Model, last_words
 from intelnav.engine.llama.sampler import sample
 from intelnav.engine.llama.tap import Tap
 from intelnav.engine.probe import Gpu
-from intelnav.engine.sequences import Sequences, SequenceState
+from intelnav.engine.sequences import Kind, Sequences, SequenceState
 from intelnav.engine.tensor import Rows
 from intelnav.store.footprint import CELLS
 from intelnav.store.gguf import padded
@@ -28,6 +29,8 @@ from intelnav.store.gguf import padded
 # The largest sum of squares in one forward's hidden states: far above what a real model computes, and short of where
 # float32 overflows in a norm. A peer that sends more could leave infinities in a cache, to outlast its session.
 MAX_ENERGY = 1e36
+# Small enough that a buffer for it is no mapping of its own, made and dropped for every forward.
+READ_BYTES = 1 << 16
 
 Result = Output | PeerError | EngineError
 
@@ -45,12 +48,22 @@ class LlamaSlice:
         self.vocabulary = self._model.vocabulary
         self.max_batch = max(self.info.max_rows, self.info.sessions)
         self._sequences = Sequences(self.info)
-        self._tap = Tap(self.info.width, self.max_batch)
+        self._hidden = np.zeros((self.max_batch, self.info.width), np.float32)
+        self._tap = Tap(self.info.width, self.max_batch, None if self.info.is_front else self._hidden)
         self._context = self._make_context(threads, bool(gpus))
         self._memory = llama.llama_get_memory(self._context)
         self._logits_type: Any = ctypes.c_float * self.info.vocabulary
         self._make_batch()
         self._survey()
+        self._loop = Loop(
+            self.info,
+            self._context,
+            self._batch,
+            self._tap,
+            self._sequences,
+            max_energy=MAX_ENERGY,
+            capacity=READ_BYTES,
+        )
 
     def open(self, sequence: int, sampling: Sampling | None) -> None:
         """Start an empty sequence; PeerError if it is open already, or if there is no head to sample with."""
@@ -60,6 +73,10 @@ class LlamaSlice:
         """Drop a sequence and its cache."""
         if self._sequences.close(sequence):
             llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def serve(self, socket: int) -> bytes:
+        """Answer requests for a forward of one row; see `Loop.serve`. What it returns may be such a request as well."""
+        return self._loop.serve(socket)
 
     def forward(self, batch: Sequence[Forward]) -> list[Result]:
         """Run forwards of one shape and of distinct sequences as one decode; the results come in the same order.
@@ -100,10 +117,7 @@ class LlamaSlice:
         captures = first.reply is not None
         self._fill([forward for forward, _ in admitted], captures)
         total = first.rows * len(admitted)
-        self._tap.watch(
-            first.stop - 1 - self.info.layers.start if captures else None,
-            None if first.hidden is None else self._hidden[:total],
-        )
+        self._tap.watch(first.stop - 1 - self.info.layers.start if captures else None, total)
         started = perf_counter_ns()
         self._decode(total)
         micros = (perf_counter_ns() - started) // 1000
@@ -153,7 +167,8 @@ class LlamaSlice:
         for row in range(forward.sample_from, forward.rows):
             position = forward.position + row
             tokens.append(self._sample(start + row, state, state.sampling, position))
-            state.answers.add(position, tokens[-1])
+            if state.kind == Kind.SAMPLING:
+                state.answers.add(position, tokens[-1])
         return tuple(tokens)
 
     def _sample(self, row: int, state: SequenceState, sampling: Sampling, position: int) -> int:
@@ -163,7 +178,7 @@ class LlamaSlice:
         # argmax takes a NaN for the largest.
         if not isfinite(logits[best]):
             raise PeerError(Code.BAD_REQUEST, "the hidden states lead to logits that are not finite")
-        if sampling.is_greedy and sampling.repeat_penalty == 1:
+        if state.kind == Kind.GREEDY:
             return best
         return sample(self._context, row, self.info.vocabulary, sampling, position, state.answers.recent())
 
@@ -196,7 +211,6 @@ class LlamaSlice:
         Arrays of ctypes, since numpy takes several times as long to set a single item.
         """
         rows = self.max_batch
-        self._hidden = np.zeros((rows, self.info.width), np.float32)
         self._token_ids = (llama.llama_token * rows)()
         self._positions = (llama.llama_pos * rows)()
         self._sequence_ids = (llama.llama_seq_id * rows)()
@@ -218,7 +232,7 @@ class LlamaSlice:
     def _survey(self) -> None:
         """Decode a row of zeros: it shows whether each layer's output can be read, and warms the weights up."""
         self._outputs[0] = True
-        self._tap.survey(len(self.info.layers))
+        self._tap.survey()
         self._decode(1)
         self._tap.check(len(self.info.layers))
         llama.llama_memory_clear(self._memory, True)

@@ -47,38 +47,44 @@ def asked(tap: Tap, tensors: dict[str, int]) -> list[str]:
 @pytest.mark.parametrize("block", [1, 12, 123, 1234])
 def test_only_the_wanted_output_is_asked_for(tensors: dict[str, int], block: int) -> None:
     tap = Tap(8, 4)
-    tap.watch(block, None)
+    tap.watch(block, 1)
     assert asked(tap, tensors) == [f"l_out-{block}"]
 
 
 def test_nothing_is_asked_for_in_a_full_decode(tensors: dict[str, int]) -> None:
     tap = Tap(8, 4)
-    tap.watch(1, None)
-    tap.watch(None, None)
+    tap.watch(1, 1)
+    tap.watch(None, 1)
     assert asked(tap, tensors) == []
 
 
 def test_a_scaled_input_is_asked_for_where_there_is_one(tensors: dict[str, int]) -> None:
-    fed = np.zeros((1, 8), np.float32)
-    tap = Tap(8, 4)
-    tap.watch(None, fed)
+    tap = Tap(8, 4, np.zeros((4, 8), np.float32))
+    tap.watch(None, 1)
     assert asked(tap, tensors) == []
-    tap.survey(0)
+    tap.survey()
     assert asked(tap, tensors) == []
     tap.check(0)
-    tap.watch(None, fed)
+    tap.watch(None, 1)
     assert asked(tap, tensors) == ["inp_scaled"]
-    tap.watch(None, None)
+
+
+def test_a_slice_that_is_fed_tokens_leaves_them_as_they_are_scaled(tensors: dict[str, int]) -> None:
+    tap = Tap(8, 4)
+    tap.survey()
+    asked(tap, tensors)
+    tap.check(0)
+    tap.watch(None, 1)
     assert asked(tap, tensors) == []
 
 
 def test_every_block_must_have_one_output(tensors: dict[str, int]) -> None:
     tap = Tap(8, 4)
-    tap.survey(2)
+    tap.survey()
     asked(tap, tensors)
     with pytest.raises(EngineError, match="output of block 0 0 times"):
         tap.check(2)
-    tap.survey(2)
+    tap.survey()
     ask(tap, tensors["l_out-1"])
     asked(tap, tensors)
     ctypes.memmove(tensors["norm-1"] + name_offset(), b"l_out-0\0", 8)
@@ -90,13 +96,13 @@ def test_every_block_must_have_one_output(tensors: dict[str, int]) -> None:
 def test_without_the_compiled_part_it_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("intelnav.engine.llama.tap._LIBRARY", tmp_path / "libtap.so")
+    monkeypatch.setattr("intelnav.engine.llama.native._LIBRARY", tmp_path / "libnative.so")
     with pytest.raises(EngineError, match="install it again"):
         Tap(8, 4)
 
 
 def test_missing_rows_are_an_error() -> None:
     tap = Tap(8, 4)
-    tap.watch(1, None)
+    tap.watch(1, 2)
     with pytest.raises(EngineError, match="0 of 2 rows"):
         tap.take(2)

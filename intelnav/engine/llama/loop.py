@@ -1,0 +1,71 @@
+"""The compiled loop that answers what nearly every token is; see `native/loop.cpp`."""
+
+import ctypes
+
+import llama_cpp.llama_cpp as llama
+
+from intelnav.engine.interface import SliceInfo
+from intelnav.engine.link import OUTPUT_HEAD
+from intelnav.engine.llama import native
+from intelnav.engine.llama.ggml import base
+from intelnav.engine.llama.native import address
+from intelnav.engine.llama.tap import Tap
+from intelnav.engine.sequences import Sequences
+
+# The largest token, as a reply has it.
+_TOKEN_BYTES = 8
+_WORD = 8
+
+
+class Loop:
+    """Runs forwards of one row between a socket and a loaded slice, whose parts are given.
+
+    `batch` feeds rows of `tap`'s width; `sequences` says which forward may run, and learns of those that did.
+    """
+
+    def __init__(
+        self,
+        info: SliceInfo,
+        context: int,
+        batch: llama.llama_batch,
+        tap: Tap,
+        sequences: Sequences,
+        *,
+        max_energy: float,
+        capacity: int,
+    ) -> None:
+        """`capacity` is how many bytes are received at once."""
+        # Whatever the struct points to lives as long as the loop.
+        self._parts = batch, tap, sequences
+        self._struct = native.Slice(
+            watch=tap.user_data,
+            context=context,
+            memory=ctypes.cast(llama.llama_get_memory(context), ctypes.c_void_p),
+            rows=ctypes.addressof(batch),
+            decode=address(llama.llama_decode),
+            logits=address(llama.llama_get_logits_ith),
+            cut=address(llama.llama_memory_seq_rm),
+            to_halves=address(base.ggml_fp32_to_fp16_row),
+            from_halves=address(base.ggml_fp16_to_fp32_row),
+            sequences=ctypes.addressof(sequences.states),
+            sequence_count=info.sessions,
+            context_length=info.context,
+            start=info.layers.start,
+            end=info.layers.end,
+            blocks=info.blocks,
+            width=info.width,
+            vocabulary=info.vocabulary,
+            max_energy=max_energy,
+        )
+        self._serve = native.library().intelnav_serve
+        self._capacity = capacity
+        # Of words, so that the structs in them are aligned.
+        self._received = (ctypes.c_uint64 * (capacity // _WORD))()
+        self._reply = (ctypes.c_uint64 * ((OUTPUT_HEAD + max(4 * info.width, _TOKEN_BYTES)) // _WORD + 1))()
+
+    def serve(self, socket: int) -> bytes:
+        """Answer forwards until something else came, which is returned; no bytes once the other side has hung up."""
+        size = self._serve(
+            ctypes.addressof(self._struct), socket, self._received, self._capacity, self._reply
+        )
+        return ctypes.string_at(self._received, size)

@@ -1,0 +1,377 @@
+"""The compiled loop against the same in Python: it gives what Python gives, or leaves a request to it as it came."""
+
+import ctypes
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gguf
+import llama_cpp.llama_cpp as llama
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from intelnav.domain.errors import PeerError
+from intelnav.domain.hidden import Dtype, HiddenState
+from intelnav.domain.sampling import Sampling
+from intelnav.domain.slice import LayerRange
+from intelnav.engine.interface import Forward, Output, SliceInfo, SliceSpec
+from intelnav.engine.link import pack_forward, unpack_forward, write_frame
+from intelnav.engine.llama import LlamaSlice
+from intelnav.engine.llama.loop import Loop
+from intelnav.engine.llama.native import address
+from intelnav.engine.llama.tap import Tap
+from intelnav.engine.sequences import Sequences, SequenceState
+from intelnav.engine.tensor import decode, encode
+from intelnav.store.cut import cut
+from tests.engine.looping import looped, request, served
+from tests.models import WIDTH, tiny_model
+
+SAMPLINGS = (None, Sampling(), Sampling(temperature=0.8, seed=3), Sampling(repeat_penalty=1.3))
+ROOM = SliceSpec(Path(), sessions=4, context=16, max_rows=8)
+
+
+@dataclass
+class Twins:
+    """One slice, loaded twice: `first` answers by its loop and, like a worker, by Python what that leaves over."""
+
+    first: LlamaSlice
+    second: LlamaSlice
+
+    def open(self) -> None:
+        """Sequence 0 to 3, each with another sampling where there is a head."""
+        for stage in (self.first, self.second):
+            for sequence, sampling in enumerate(SAMPLINGS):
+                stage.close(sequence)
+                stage.open(sequence, sampling if stage.info.is_tail else None)
+
+    def close(self, sequence: int) -> None:
+        for stage in (self.first, self.second):
+            stage.close(sequence)
+
+    def compare(self, forward: Forward) -> bool:
+        """Run a forward in both; whether the loop answered it."""
+        # As it arrives, which for what no node would send is something else.
+        forward = unpack_forward(*pack_forward(forward))
+        output = looped(self.first, forward)
+        (left,) = [output] if output is not None else self.first.forward([forward])
+        (right,) = self.second.forward([forward])
+        if isinstance(left, Output) and isinstance(right, Output):
+            assert left.tokens == right.tokens
+            assert contents(left.hidden) == contents(right.hidden)
+        else:
+            assert (type(left), str(left)) == (type(right), str(right))
+        return output is not None
+
+
+def contents(state: HiddenState | None) -> object:
+    return None if state is None else (state.dtype, state.rows, state.width, bytes(state.payload))
+
+
+def load(path: Path) -> Twins:
+    return Twins(*(LlamaSlice(replace(ROOM, path=path), gpus=(), threads=1) for _ in range(2)))
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma2"])
+def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Twins]:
+    """Front, middle and tail of a tiny model."""
+    folder = tmp_path_factory.mktemp("twins")
+    whole = tiny_model(folder / "whole.gguf", request.param)
+    slices = []
+    for start, end in pairwise((0, 2, 4, 6)):
+        cut(whole, LayerRange(start, end), folder / f"{start}.gguf", "b3-" + "a" * 52)
+        slices.append(load(folder / f"{start}.gguf"))
+    return slices
+
+
+def states(rows: int, seed: int, dtype: Dtype = Dtype.F32) -> HiddenState:
+    values = np.random.default_rng(seed).standard_normal((rows, WIDTH)).astype(np.float32)
+    return encode(values, dtype)
+
+
+def single(info: SliceInfo, position: int, sequence: int = 1) -> Forward:
+    """A forward of the kind that is the loop's."""
+    forward = Forward(sequence, position, info.layers.end)
+    if info.is_front:
+        forward = replace(forward, tokens=(7 + position,))
+    else:
+        forward = replace(forward, hidden=states(1, position, Dtype.F16))
+    return replace(forward, sample_from=0) if info.is_tail else replace(forward, reply=Dtype.F16)
+
+
+def values(seed: int, odd: float, width: int = WIDTH) -> NDArray[np.float32]:
+    row = np.random.default_rng(seed).standard_normal((1, width)).astype(np.float32)
+    row[0, 0] = odd
+    return row
+
+
+# One thing about a forward that the loop would take, changed to what it must not take, or may.
+CHANGES: dict[str, st.SearchStrategy[Any]] = {
+    "sequence": st.integers(-1, 4),
+    "position": st.integers(0, 17),
+    "stop": st.integers(0, 7),
+    "truncate_to": st.integers(-2, 17),
+    "sample_from": st.sampled_from([None, -1, 0, 1]),
+    "reply": st.sampled_from([None, *Dtype]),
+    "tokens": st.lists(st.integers(7, 90), max_size=9).map(tuple)
+    | st.tuples(st.sampled_from([-(2**40), -1, 0, 90, 10**6, 2**31, 2**32 + 7])),
+    "hidden": st.sampled_from(
+        [
+            None,
+            HiddenState(Dtype.F32, 2, WIDTH // 2, bytes(4 * WIDTH)),
+            HiddenState(Dtype.F32, 1, 2, bytes(8)),
+        ]
+    )
+    | st.builds(states, st.integers(1, 9), st.integers(0, 9), st.sampled_from(Dtype))
+    | st.builds(
+        encode,
+        st.builds(values, st.integers(0, 9), st.sampled_from([np.nan, np.inf, -np.inf, 3e18, 9e17])),
+        st.just(Dtype.F32),
+    )
+    | st.builds(
+        encode,
+        st.builds(values, st.just(0), st.just(1), st.sampled_from([1, 2, 63, 65, 128])),
+        st.just(Dtype.F32),
+    ),
+}
+
+
+@st.composite
+def changed(draw: st.DrawFn, forward: Forward) -> Forward:
+    for field in draw(st.lists(st.sampled_from(sorted(CHANGES)), max_size=2)):
+        forward = replace(forward, **{field: draw(CHANGES[field])})
+        if field == "tokens":
+            forward = replace(forward, hidden=None)
+    return forward
+
+
+@pytest.mark.parametrize("index", range(3))
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_whatever_comes_has_the_same_result(twins: list[Twins], index: int, data: st.DataObject) -> None:
+    pair = twins[index]
+    pair.open()
+    states = pair.first._sequences.states
+    closed = data.draw(st.sampled_from([None, 0, 3]))
+    if closed is not None:
+        pair.close(closed)
+    for sequence in data.draw(st.lists(st.integers(0, 3), max_size=20)):
+        fitting = single(pair.first.info, states[sequence].length, sequence)
+        pair.compare(data.draw(changed(fitting)))
+    # Both stand where they would had the loop done nothing.
+    for first, second in zip(states, pair.second._sequences.states, strict=True):
+        assert (first.length, first.stop, first.kind) == (second.length, second.stop, second.kind)
+
+
+@pytest.mark.parametrize("dtype", [Dtype.F32, Dtype.F16])
+@pytest.mark.parametrize("index", range(3))
+def test_tokens_one_by_one_are_the_loops(twins: list[Twins], index: int, dtype: Dtype) -> None:
+    pair = twins[index]
+    pair.open()
+    for position in range(16):
+        forward = single(pair.first.info, position)
+        if forward.hidden is not None:
+            forward = replace(forward, hidden=states(1, position, dtype))
+        if forward.reply is not None:
+            forward = replace(forward, reply=dtype)
+        assert pair.compare(forward)
+    assert not pair.compare(single(pair.first.info, 16))
+
+
+def test_what_is_not_one_forward_of_one_row_is_left_to_python(twins: list[Twins]) -> None:
+    for pair in twins:
+        pair.open()
+        info = pair.first.info
+        forward = single(info, 0)
+        whole = request(forward)
+        for data in (whole + whole, whole[:-1], whole[:20], write_frame(1, {"call": "close"}), whole + b"x"):
+            assert served(pair.first, data) == (b"", data)
+        many = (
+            replace(forward, tokens=(7, 8), sample_from=None)
+            if info.is_front
+            else replace(forward, hidden=states(2, 0))
+        )
+        assert not pair.compare(many)
+        assert not pair.compare(replace(single(info, 1), position=1, truncate_to=1))
+        assert served(pair.first, b"") == (b"", b"")
+
+
+def test_other_samplings_and_encodings_are_left_to_python(twins: list[Twins]) -> None:
+    middle, tail = twins[1], twins[2]
+    for pair in (middle, tail):
+        pair.open()
+    assert [tail.compare(single(tail.first.info, 0, sequence)) for sequence in range(4)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    for dtype in (Dtype.BF16, Dtype.I8):
+        middle.open()
+        assert not middle.compare(replace(single(middle.first.info, 0), hidden=states(1, 0, dtype)))
+        assert not middle.compare(replace(single(middle.first.info, 1), reply=dtype))
+
+
+def test_a_tail_may_stop_early_for_one_and_sample_for_another(twins: list[Twins]) -> None:
+    pair = twins[2]
+    pair.open()
+    for position in range(3):
+        assert pair.compare(single(pair.first.info, position))
+        early = replace(single(pair.first.info, position, 0), stop=5, sample_from=None, reply=Dtype.F16)
+        assert pair.compare(early)
+
+
+def test_a_first_forward_is_fed_as_any(tmp_path: Path) -> None:
+    # Of this architecture, llama.cpp scales what it is fed, which has to be put right.
+    whole = tiny_model(tmp_path / "whole.gguf", "gemma2")
+    cut(whole, LayerRange(2, 4), tmp_path / "slice.gguf", "b3-" + "a" * 52)
+    pair = load(tmp_path / "slice.gguf")
+    pair.open()
+    assert pair.compare(single(pair.first.info, 0))
+
+
+@pytest.mark.parametrize(("start", "end"), [(2, 4), (4, 6)])
+def test_a_result_that_is_not_finite_is_refused_by_both(start: int, end: int, tmp_path: Path) -> None:
+    whole = tiny_model(tmp_path / "whole.gguf")
+    for tensor in gguf.GGUFReader(whole, "r+").tensors:
+        if tensor.name == f"blk.{end - 1}.ffn_down.weight":
+            tensor.data[:] = 3e38
+    path = tmp_path / "slice.gguf"
+    cut(whole, LayerRange(start, end), path, "b3-" + "a" * 52)
+    pair = load(path)
+    pair.open()
+    forward = single(pair.first.info, 0)
+    assert not pair.compare(forward)
+    (refusal,) = pair.first.forward([replace(forward, truncate_to=0)])
+    assert isinstance(refusal, PeerError)
+    assert "not finite" in str(refusal)
+
+
+Decode = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, llama.llama_batch)
+Logits = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)
+Cut = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32)
+
+
+class Staged:
+    """A loop around a decode that computes what a test says: a row of hidden states, or logits."""
+
+    def __init__(self, *, width: int = 1, vocabulary: int = 1, tail: bool = False) -> None:
+        layers = LayerRange(4, 6) if tail else LayerRange(2, 4)
+        self.info = SliceInfo(layers, 6, "llama", width, vocabulary, 64, 1, 8, frozenset(), "class", 0)
+        self.status = 0
+        self.gives = np.zeros(vocabulary if tail else width, np.float32)
+        self.cuts: list[tuple[int, int, int]] = []
+        self._fed = np.zeros((1, width), np.float32)
+        self._tap = Tap(width, 1, self._fed)
+        self._sequences = Sequences(self.info)
+        self._sequences.open(0, Sampling() if tail else None)
+        one = (ctypes.c_int32 * 1)()
+        batch = llama.llama_batch()
+        batch.embd = self._fed.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        batch.pos, batch.logits = (ctypes.c_int32 * 1)(), (ctypes.c_int8 * 1)()
+        batch.seq_id = (ctypes.POINTER(ctypes.c_int32) * 1)(ctypes.cast(one, ctypes.POINTER(ctypes.c_int32)))
+        self._kept = one, batch
+        self._functions = Decode(self._decode), Logits(lambda *_: self.gives.ctypes.data), Cut(self._cut)
+        self._loop = Loop(self.info, 0, batch, self._tap, self._sequences, max_energy=1e36, capacity=1 << 16)
+        struct = self._loop._struct
+        struct.decode, struct.logits, struct.cut = map(address, self._functions)
+
+    @property
+    def fed(self) -> NDArray[np.float32]:
+        """What was put in for the last decode."""
+        row: NDArray[np.float32] = self._fed[0]
+        return row
+
+    def run(self, values: NDArray[np.float32], dtype: Dtype = Dtype.F32) -> Output | None:
+        """One forward of these hidden states, at the start of the sequence."""
+        self._sequences.states[0].length = 0
+        forward = Forward(0, 0, self.info.layers.end, hidden=encode(values[None], dtype))
+        return looped(
+            self,
+            replace(forward, sample_from=0) if self.info.is_tail else replace(forward, reply=dtype),
+        )
+
+    def serve(self, descriptor: int) -> bytes:
+        return self._loop.serve(descriptor)
+
+    def _decode(self, _context: int, batch: llama.llama_batch) -> int:
+        assert (batch.n_tokens, batch.pos[0], batch.seq_id[0][0], batch.logits[0]) == (1, 0, 0, 1)
+        if not self.info.is_tail:
+            assert self._tap.struct.wanted == b"l_out-1"
+            ctypes.memmove(self._tap.struct.captured, self.gives.ctypes.data, self.gives.nbytes)
+            self._tap.struct.captured_size = self.gives.nbytes
+        return self.status
+
+    def _cut(self, _memory: int, *arguments: int) -> bool:
+        self.cuts.append(arguments)  # type: ignore[arg-type] # three of them
+        return True
+
+
+singles = st.floats(width=32)
+
+
+@given(
+    st.lists(st.sampled_from([0.5, 1.0, -1.0]) | st.floats(-1e6, 1e6, width=32), min_size=1, max_size=70),
+    st.none() | st.tuples(st.integers(0, 69), st.sampled_from([np.nan, np.inf, -np.inf])),
+)
+def test_the_first_of_the_likeliest_tokens_is_taken(
+    logits: list[float], odd: tuple[int, float] | None
+) -> None:
+    if odd is not None:
+        logits[odd[0] % len(logits)] = odd[1]
+    staged = Staged(vocabulary=len(logits), tail=True)
+    staged.gives[:] = logits
+    output = staged.run(np.ones(1, np.float32))
+    best = int(staged.gives.argmax())
+    assert (output and output.tokens) == ((best,) if np.isfinite(staged.gives[best]) else None)
+
+
+@given(st.lists(st.one_of(singles, st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=20))
+def test_hidden_states_are_converted_as_in_python(values: list[float]) -> None:
+    given = np.array(values, np.float32)
+    staged = Staged(width=len(given))
+    for dtype in (Dtype.F32, Dtype.F16):
+        with np.errstate(all="ignore"):
+            staged.gives[:] = given
+            sound = bool(np.vdot(given.astype(float), given.astype(float)) <= 1e36)
+            output = staged.run(np.ones(len(given), np.float32), dtype)
+            assert (output is not None) == sound
+            if output is not None:
+                assert contents(output.hidden) == contents(encode(given[None], dtype))
+            staged.gives[:] = 1
+            output = staged.run(given, dtype)
+            arrived = decode(encode(given[None], dtype))[0]
+            assert (output is not None) == bool(np.vdot(arrived, arrived) <= 1e36)
+            if output is not None:
+                assert staged.fed.tobytes() == arrived.tobytes()
+
+
+@pytest.mark.parametrize("sequence", [-1, 1, 2**40])
+def test_beside_the_sequences_nothing_is_read(sequence: int) -> None:
+    staged = Staged()
+    states = (SequenceState * 3)()
+    for state in states:
+        state.start(None)
+    staged._loop._struct.sequences = ctypes.addressof(states[1])
+    forward = Forward(sequence, 0, 4, hidden=encode(np.ones((1, 1), np.float32), Dtype.F32), reply=Dtype.F32)
+    assert looped(staged, forward) is None
+    assert looped(staged, replace(forward, sequence=0)) is not None
+
+
+def test_a_row_that_did_not_come_out_is_no_result() -> None:
+    staged = Staged(width=2)
+    staged.gives = np.zeros(1, np.float32)
+    assert staged.run(np.ones(2, np.float32)) is None
+
+
+def test_a_decode_that_fails_leaves_the_cache_as_it_was() -> None:
+    staged = Staged()
+    staged.status = 1
+    assert staged.run(np.ones(1, np.float32)) is None
+    assert staged.cuts == [(0, 0, -1)]
+    staged.status = 0
+    assert staged.run(np.ones(1, np.float32)) is not None
+    assert len(staged.cuts) == 1
