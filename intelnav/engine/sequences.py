@@ -72,14 +72,14 @@ class Sequences:
 
     def close(self, sequence: int) -> bool:
         """Forget a sequence; whether it was open."""
-        if self._find(sequence) is None:
+        if self.find(sequence) is None:
             return False
         self._states[sequence].kind = Kind.CLOSED
         return True
 
     def check(self, forward: Forward) -> SequenceState:
         """The sequence that `forward` is for. Raises PeerError `bad_request` or `too_long` if it cannot be run."""
-        info, state = self._info, self._find(forward.sequence)
+        info, state = self._info, self.find(forward.sequence)
         if state is None:
             raise _refusal(f"sequence {forward.sequence} is not open")
         length = state.length
@@ -103,7 +103,8 @@ class Sequences:
         self._check_output(forward, state)
         return state
 
-    def _find(self, sequence: int) -> SequenceState | None:
+    def find(self, sequence: int) -> SequenceState | None:
+        """The open sequence of that id, if it is one."""
         if not 0 <= sequence < self._info.sessions:
             return None
         state = self._states[sequence]

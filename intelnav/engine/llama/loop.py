@@ -1,6 +1,7 @@
 """The compiled loop that answers what nearly every token is; see `native/loop.cpp`."""
 
 import ctypes
+from collections.abc import Callable
 
 import llama_cpp.llama_cpp as llama
 
@@ -30,13 +31,22 @@ class Loop:
         batch: llama.llama_batch,
         tap: Tap,
         sequences: Sequences,
+        pick: Callable[[int, int], int],
         *,
         max_energy: float,
         capacity: int,
     ) -> None:
-        """`capacity` is how many bytes are received at once."""
+        """`pick` samples for a sequence at a position. `capacity` is how many bytes are received at once."""
+
+        def picked(sequence: int, position: int) -> int:
+            try:
+                return pick(sequence, position) + 1
+            except Exception:  # noqa: BLE001 # none can pass through C
+                # It comes again when Python does the same.
+                return 0
+
         # Whatever the struct points to lives as long as the loop.
-        self._parts = batch, tap, sequences
+        self._parts = batch, tap, sequences, native.Pick(picked)
         self._struct = native.Slice(
             watch=tap.user_data,
             context=context,
@@ -56,6 +66,7 @@ class Loop:
             width=info.width,
             vocabulary=info.vocabulary,
             max_energy=max_energy,
+            pick=address(self._parts[-1]),
         )
         self._serve = native.library().intelnav_serve
         self._capacity = capacity

@@ -10,6 +10,7 @@ import llama_cpp.llama_cpp as llama
 from intelnav.domain.errors import EngineError
 
 Survey = ctypes.CFUNCTYPE(None, c_char_p)
+Pick = ctypes.CFUNCTYPE(c_int64, c_int64, c_int64)
 
 _LIBRARY = Path(__file__).with_name("libnative.so")
 
@@ -40,6 +41,7 @@ class Slice(ctypes.Structure):
         *((name, c_int64) for name in ("sequence_count", "context_length", "start", "end", "blocks")),
         *((name, c_int64) for name in ("width", "vocabulary")),
         ("max_energy", c_double),
+        ("pick", c_void_p),
     )
 
 

@@ -61,6 +61,7 @@ class LlamaSlice:
             self._batch,
             self._tap,
             self._sequences,
+            self._pick,
             max_energy=MAX_ENERGY,
             capacity=READ_BYTES,
         )
@@ -163,15 +164,18 @@ class LlamaSlice:
     def _sample_rows(self, forward: Forward, state: SequenceState, start: int) -> tuple[int, ...]:
         if forward.sample_from is None or state.sampling is None:
             return ()
-        tokens = []
-        for row in range(forward.sample_from, forward.rows):
-            position = forward.position + row
-            tokens.append(self._sample(start + row, state, state.sampling, position))
-            if state.kind == Kind.SAMPLING:
-                state.answers.add(position, tokens[-1])
-        return tuple(tokens)
+        rows = range(forward.sample_from, forward.rows)
+        return tuple(self._sample(start + row, state, state.sampling, forward.position + row) for row in rows)
+
+    def _pick(self, sequence: int, position: int) -> int:
+        """Sample from the last decode's only row, for the loop. PeerError if that is refused."""
+        state = self._sequences.find(sequence)
+        assert state is not None
+        assert state.sampling is not None
+        return self._sample(0, state, state.sampling, position)
 
     def _sample(self, row: int, state: SequenceState, sampling: Sampling, position: int) -> int:
+        """The token for a row of the last decode, noted as part of the answer."""
         pointer = llama.llama_get_logits_ith(self._context, row)
         logits = np.frombuffer(self._logits_type.from_address(ctypes.addressof(pointer.contents)), np.float32)
         best = int(logits.argmax())
@@ -180,7 +184,10 @@ class LlamaSlice:
             raise PeerError(Code.BAD_REQUEST, "the hidden states lead to logits that are not finite")
         if state.kind == Kind.GREEDY:
             return best
-        return sample(self._context, row, self.info.vocabulary, sampling, position, state.answers.recent())
+        recent = state.answers.recent()
+        token = sample(self._context, row, self.info.vocabulary, sampling, position, recent)
+        state.answers.add(position, token)
+        return token
 
     def _truncate(self, sequence: int, state: SequenceState, length: int) -> None:
         if not llama.llama_memory_seq_rm(self._memory, sequence, length, -1):

@@ -1,6 +1,7 @@
 """The compiled loop against the same in Python: it gives what Python gives, or leaves a request to it as it came."""
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,8 @@ from intelnav.store.cut import cut
 from tests.engine.looping import looped, request, served
 from tests.models import WIDTH, tiny_model
 
-SAMPLINGS = (None, Sampling(), Sampling(temperature=0.8, seed=3), Sampling(repeat_penalty=1.3))
+GREEDY = Sampling()
+SAMPLINGS = (None, GREEDY, Sampling(temperature=0.8, seed=3), Sampling(repeat_penalty=1.3))
 ROOM = SliceSpec(Path(), sessions=4, context=16, max_rows=8)
 
 
@@ -199,16 +201,17 @@ def test_what_is_not_one_forward_of_one_row_is_left_to_python(twins: list[Twins]
         assert served(pair.first, b"") == (b"", b"")
 
 
-def test_other_samplings_and_encodings_are_left_to_python(twins: list[Twins]) -> None:
-    middle, tail = twins[1], twins[2]
-    for pair in (middle, tail):
-        pair.open()
-    assert [tail.compare(single(tail.first.info, 0, sequence)) for sequence in range(4)] == [
-        False,
-        True,
-        False,
-        False,
-    ]
+def test_every_sampling_gives_what_it_gives_in_python(twins: list[Twins]) -> None:
+    tail = twins[2]
+    tail.open()
+    for position in range(12):
+        taken = [tail.compare(single(tail.first.info, position, sequence)) for sequence in range(4)]
+        assert taken == [sampling is not None for sampling in SAMPLINGS]
+        tail.compare(replace(single(tail.first.info, position, 0), sample_from=None))
+
+
+def test_other_encodings_are_left_to_python(twins: list[Twins]) -> None:
+    middle = twins[1]
     for dtype in (Dtype.BF16, Dtype.I8):
         middle.open()
         assert not middle.compare(replace(single(middle.first.info, 0), hidden=states(1, 0, dtype)))
@@ -258,16 +261,19 @@ Cut = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32, ctypes.c_
 class Staged:
     """A loop around a decode that computes what a test says: a row of hidden states, or logits."""
 
-    def __init__(self, *, width: int = 1, vocabulary: int = 1, tail: bool = False) -> None:
+    def __init__(
+        self, *, width: int = 1, vocabulary: int = 1, tail: bool = False, sampling: Sampling = GREEDY
+    ) -> None:
         layers = LayerRange(4, 6) if tail else LayerRange(2, 4)
         self.info = SliceInfo(layers, 6, "llama", width, vocabulary, 64, 1, 8, frozenset(), "class", 0)
         self.status = 0
         self.gives = np.zeros(vocabulary if tail else width, np.float32)
         self.cuts: list[tuple[int, int, int]] = []
+        self.picks: Callable[[], int] = lambda: 0
         self._fed = np.zeros((1, width), np.float32)
         self._tap = Tap(width, 1, self._fed)
         self._sequences = Sequences(self.info)
-        self._sequences.open(0, Sampling() if tail else None)
+        self._sequences.open(0, sampling if tail else None)
         one = (ctypes.c_int32 * 1)()
         batch = llama.llama_batch()
         batch.embd = self._fed.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
@@ -275,7 +281,9 @@ class Staged:
         batch.seq_id = (ctypes.POINTER(ctypes.c_int32) * 1)(ctypes.cast(one, ctypes.POINTER(ctypes.c_int32)))
         self._kept = one, batch
         self._functions = Decode(self._decode), Logits(lambda *_: self.gives.ctypes.data), Cut(self._cut)
-        self._loop = Loop(self.info, 0, batch, self._tap, self._sequences, max_energy=1e36, capacity=1 << 16)
+        self._loop = Loop(
+            self.info, 0, batch, self._tap, self._sequences, self._pick, max_energy=1e36, capacity=1 << 16
+        )
         struct = self._loop._struct
         struct.decode, struct.logits, struct.cut = map(address, self._functions)
 
@@ -304,6 +312,10 @@ class Staged:
             ctypes.memmove(self._tap.struct.captured, self.gives.ctypes.data, self.gives.nbytes)
             self._tap.struct.captured_size = self.gives.nbytes
         return self.status
+
+    def _pick(self, sequence: int, position: int) -> int:
+        assert (sequence, position) == (0, 0)
+        return self.picks()
 
     def _cut(self, _memory: int, *arguments: int) -> bool:
         self.cuts.append(arguments)  # type: ignore[arg-type] # three of them
@@ -365,6 +377,19 @@ def test_a_row_that_did_not_come_out_is_no_result() -> None:
     staged = Staged(width=2)
     staged.gives = np.zeros(1, np.float32)
     assert staged.run(np.ones(2, np.float32)) is None
+
+
+def test_what_cannot_be_sampled_is_left_to_python() -> None:
+    staged = Staged(tail=True, sampling=Sampling(temperature=0.8))
+
+    def broken() -> int:
+        raise OSError
+
+    for picks, tokens in ((lambda: 0, (0,)), (lambda: 2**31 - 1, (2**31 - 1,)), (broken, None)):
+        staged.picks = picks
+        output = staged.run(np.ones(1, np.float32))
+        assert (output and output.tokens) == tokens
+    assert staged.cuts == [(0, 0, -1)]
 
 
 def test_a_decode_that_fails_leaves_the_cache_as_it_was() -> None:

@@ -1,4 +1,4 @@
-// A worker's loop for what nearly every token is: one forward of one row, of a session that takes the likeliest token.
+// A worker's loop for what nearly every token is: one forward of one row.
 //
 // A worker meets each token with caches full of weights, where the same work took 200 µs more in Python (docs/adr/0010).
 // What is not of that kind, or breaks a rule, or comes to no good end, is left to Python as it came: this loop refuses
@@ -43,6 +43,8 @@ struct slice {
     sequence *sequences;
     int64_t sequence_count, context_length, start, end, blocks, width, vocabulary;
     double max_energy;
+    // Samples from the logits of the last decode in a way that is Python's, and gives the token plus one; 0 for none.
+    int64_t (*pick)(int64_t sequence, int64_t position);
 };
 
 // Frames, as `link.py` packs them.
@@ -104,7 +106,7 @@ bool may_run(const slice &it, const forward &wanted) {
         return false;
     }
     if (wanted.stop == it.blocks) {
-        return state.kind == GREEDY && wanted.sample_from == 0 && wanted.reply == NONE;
+        return state.kind != SILENT && wanted.sample_from == 0 && wanted.reply == NONE;
     }
     return wanted.sample_from == ABSENT && bytes_of_row(it, wanted.reply);
 }
@@ -190,7 +192,9 @@ int64_t likeliest(const float *logits, int64_t count) {
 // Write the result into the reply; false if it is none that may be given.
 bool take(const slice &it, const forward &wanted, answer &reply) {
     if (wanted.stop == it.blocks) {
-        const int64_t token = likeliest(it.logits(it.context, 0), it.vocabulary);
+        const int64_t token = it.sequences[wanted.sequence].kind == GREEDY
+                                  ? likeliest(it.logits(it.context, 0), it.vocabulary)
+                                  : it.pick(wanted.sequence, wanted.position) - 1;
         std::memcpy(reply.payload(), &token, sizeof token);
         reply.ahead.payload = sizeof token;
         reply.made.rows = reply.made.width = reply.made.dtype = 0;
