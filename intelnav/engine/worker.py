@@ -1,6 +1,6 @@
 """The child process that runs one slice: one thread and one loop, requests in and answers out over a socket pair.
 
-Nearly all that it does for a token is compiled; see `llama/native/loop.cpp`.
+What it does for a single token is compiled; see `llama/native/loop.cpp`.
 """
 
 import ctypes
@@ -145,7 +145,8 @@ def main(descriptor: int) -> None:
     """Run a worker on the socket that the parent left open at `descriptor`."""
     _die_with_parent()
     # A service manager signals every process of the node; the node is the one to say when this one ends.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=descriptor) as link:
         Worker(link).run()
 

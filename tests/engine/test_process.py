@@ -216,7 +216,8 @@ async def test_a_worker_ends_with_its_context(tiny: SliceSpec) -> None:
 
 
 async def test_signals_for_the_node_do_not_end_its_worker(engine: SliceProcess) -> None:
-    os.kill(engine.pid, signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(engine.pid, number)
     assert os.getpgid(engine.pid) != os.getpgid(0)
     assert await engine.tokenize("a", False)
 

@@ -1,6 +1,7 @@
 """The compiled loop that answers what nearly every token is; see `native/loop.cpp`."""
 
 import ctypes
+import os
 from collections.abc import Callable
 
 import llama_cpp.llama_cpp as llama
@@ -15,6 +16,8 @@ from intelnav.engine.sequences import Sequences
 
 # The largest token, as a reply has it.
 _TOKEN_BYTES = 8
+# Says that there is no token.
+_ABSENT = -1
 _WORD = 8
 
 
@@ -40,10 +43,10 @@ class Loop:
 
         def picked(sequence: int, position: int) -> int:
             try:
-                return pick(sequence, position) + 1
+                return pick(sequence, position)
             except Exception:  # noqa: BLE001 # none can pass through C
                 # It comes again when Python does the same.
-                return 0
+                return _ABSENT
 
         # Whatever the struct points to lives as long as the loop.
         self._parts = batch, tap, sequences, native.Pick(picked)
@@ -51,7 +54,7 @@ class Loop:
             watch=tap.user_data,
             context=context,
             memory=ctypes.cast(llama.llama_get_memory(context), ctypes.c_void_p),
-            rows=ctypes.addressof(batch),
+            input=ctypes.addressof(batch),
             decode=address(llama.llama_decode),
             logits=address(llama.llama_get_logits_ith),
             cut=address(llama.llama_memory_seq_rm),
@@ -60,8 +63,8 @@ class Loop:
             sequences=ctypes.addressof(sequences.states),
             sequence_count=info.sessions,
             context_length=info.context,
-            start=info.layers.start,
-            end=info.layers.end,
+            layer_start=info.layers.start,
+            layer_end=info.layers.end,
             blocks=info.blocks,
             width=info.width,
             vocabulary=info.vocabulary,
@@ -75,8 +78,13 @@ class Loop:
         self._reply = (ctypes.c_uint64 * ((OUTPUT_HEAD + max(4 * info.width, _TOKEN_BYTES)) // _WORD + 1))()
 
     def serve(self, socket: int) -> bytes:
-        """Answer forwards until something else came, which is returned; no bytes once the other side has hung up."""
+        """Answer forwards until something else came, which is returned; no bytes once the other side has hung up.
+
+        Raises OSError for a socket that fails.
+        """
         size = self._serve(
             ctypes.addressof(self._struct), socket, self._received, self._capacity, self._reply
         )
+        if size < 0:
+            raise OSError(-size, os.strerror(-size))
         return ctypes.string_at(self._received, size)

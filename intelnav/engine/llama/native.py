@@ -8,6 +8,7 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 
 from intelnav.domain.errors import EngineError
+from intelnav.engine.sequences import SequenceState
 
 Survey = ctypes.CFUNCTYPE(None, c_char_p)
 Pick = ctypes.CFUNCTYPE(c_int64, c_int64, c_int64)
@@ -36,13 +37,16 @@ class Slice(ctypes.Structure):
     """`struct slice`."""
 
     _fields_ = (
-        *((name, c_void_p) for name in ("watch", "context", "memory", "rows")),
+        *((name, c_void_p) for name in ("watch", "context", "memory", "input")),
         *((name, c_void_p) for name in ("decode", "logits", "cut", "to_halves", "from_halves", "sequences")),
-        *((name, c_int64) for name in ("sequence_count", "context_length", "start", "end", "blocks")),
-        *((name, c_int64) for name in ("width", "vocabulary")),
+        *((name, c_int64) for name in ("sequence_count", "context_length", "layer_start", "layer_end")),
+        *((name, c_int64) for name in ("blocks", "width", "vocabulary")),
         ("max_energy", c_double),
         ("pick", c_void_p),
     )
+
+
+_SHARED = llama.llama_batch, Tap, Slice, SequenceState
 
 
 def address(function: Any) -> int:
@@ -51,17 +55,18 @@ def address(function: Any) -> int:
 
 
 def library() -> ctypes.CDLL:
-    """The compiled part. EngineError if it is missing, or made for another llama.cpp."""
+    """The compiled part. EngineError if it is missing, or not the one that belongs here."""
     try:
         found = ctypes.CDLL(str(_LIBRARY))
-        found.intelnav_batch_size.restype = c_uint64
         found.intelnav_visit.argtypes = [c_void_p, c_bool, c_void_p]
         found.intelnav_visit.restype = c_bool
         found.intelnav_serve.argtypes = [c_void_p, ctypes.c_int, c_void_p, c_int64, c_void_p]
         found.intelnav_serve.restype = c_int64
-        fits = found.intelnav_batch_size() == ctypes.sizeof(llama.llama_batch)
-    except (OSError, AttributeError) as error:
+        sizes = (c_uint64 * len(_SHARED)).in_dll(found, "intelnav_sizes")
+    except (OSError, AttributeError, ValueError) as error:
         raise EngineError(f"a part of IntelNav is missing or broken ({error}): install it again") from None
-    if not fits:
-        raise EngineError("a part of IntelNav was made for another llama.cpp: install IntelNav again")
+    if list(sizes) != [ctypes.sizeof(shared) for shared in _SHARED]:
+        raise EngineError(
+            "a part of IntelNav is of another version, or for another llama.cpp: install it again"
+        )
     return found

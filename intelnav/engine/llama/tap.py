@@ -25,7 +25,7 @@ class Tap:
         """EngineError if the compiled part is missing."""
         self._rows: Rows = np.empty((max_rows, width), np.float32)
         self._row_bytes = 4 * width
-        self._is_fed = fed is not None
+        self._fed = fed
         self._met: list[bytes] = []
         self._survey = Survey(self._met.append)
         self.struct = TapStruct(
@@ -54,7 +54,7 @@ class Tap:
                     f"llama.cpp names the output of block {layer} {count} times, not once: "
                     "models of this architecture cannot be run in slices"
                 )
-        if self._is_fed and _SCALED_INPUT in self._met:
+        if self._fed is not None and _SCALED_INPUT in self._met:
             self.struct.replaced = _SCALED_INPUT
 
     def watch(self, block: int | None, rows: int) -> None:

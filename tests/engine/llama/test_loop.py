@@ -380,16 +380,21 @@ def test_a_row_that_did_not_come_out_is_no_result() -> None:
 
 
 def test_what_cannot_be_sampled_is_left_to_python() -> None:
-    staged = Staged(tail=True, sampling=Sampling(temperature=0.8))
+    staged = Staged(tail=True, vocabulary=5, sampling=Sampling(temperature=0.8))
 
     def broken() -> int:
         raise OSError
 
-    for picks, tokens in ((lambda: 0, (0,)), (lambda: 2**31 - 1, (2**31 - 1,)), (broken, None)):
+    for picks, tokens in ((lambda: 0, (0,)), (lambda: 4, (4,)), (lambda: 5, None), (broken, None)):
         staged.picks = picks
         output = staged.run(np.ones(1, np.float32))
         assert (output and output.tokens) == tokens
-    assert staged.cuts == [(0, 0, -1)]
+    assert staged.cuts == [(0, 0, -1)] * 2
+
+
+def test_a_socket_that_fails_is_an_error() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        Staged().serve(-1)
 
 
 def test_a_decode_that_fails_leaves_the_cache_as_it_was() -> None:

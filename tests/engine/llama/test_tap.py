@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from intelnav.domain.errors import EngineError
+from intelnav.engine.llama import native
 from intelnav.engine.llama.ggml import InitParams, base, name_offset
+from intelnav.engine.llama.native import address
 from intelnav.engine.llama.tap import Tap
 
 NAMES = [
@@ -38,6 +40,12 @@ def ask(tap: Tap, tensor: int) -> bool:
     """As llama.cpp does before it computes a node."""
     function = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_size_t, ctypes.c_bool, ctypes.c_void_p)
     return bool(function(tap.callback)(tensor, True, tap.user_data))
+
+
+def computed(tap: Tap, tensor: int) -> None:
+    """As llama.cpp does after it has computed a node that was asked for."""
+    function = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_size_t, ctypes.c_bool, ctypes.c_void_p)
+    function(tap.callback)(tensor, False, tap.user_data)
 
 
 def asked(tap: Tap, tensors: dict[str, int]) -> list[str]:
@@ -106,3 +114,25 @@ def test_missing_rows_are_an_error() -> None:
     tap.watch(1, 2)
     with pytest.raises(EngineError, match="0 of 2 rows"):
         tap.take(2)
+
+
+def test_surplus_rows_are_an_error(tensors: dict[str, int]) -> None:
+    copied: list[int] = []
+    get = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)(
+        lambda _tensor, _to, _offset, size: copied.append(size)
+    )
+    tap = Tap(8, 1)
+    tap.struct.get = address(get)
+    tap.watch(1, 1)
+    computed(tap, tensors["l_out-1"])
+    tap.take(1)
+    computed(tap, tensors["l_out-1"])
+    assert copied == [32]
+    with pytest.raises(EngineError, match="2 of 1 rows"):
+        tap.take(1)
+
+
+def test_a_compiled_part_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_SHARED", (*native._SHARED[:3], ctypes.c_int64))
+    with pytest.raises(EngineError, match=r"another version.*install it again"):
+        Tap(8, 4)

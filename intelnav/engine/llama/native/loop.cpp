@@ -16,7 +16,7 @@
 
 // llama.cpp's `llama_batch`.
 struct batch {
-    int32_t rows;
+    int32_t count;
     int32_t *tokens;
     float *hidden;
     int32_t *positions, *sequence_counts;
@@ -28,27 +28,27 @@ struct batch {
 struct sequence {
     int64_t length, stop, kind;
 };
-enum kind { CLOSED, SILENT, GREEDY, SAMPLING };
+enum : int64_t { CLOSED, SILENT, GREEDY, SAMPLING };
 
 // As `native.Slice` has it; the functions are llama.cpp's and ggml's.
 struct slice {
     tap *watch;
     void *context, *memory;
-    batch *rows;
-    int32_t (*decode)(void *context, batch rows);
+    batch *input;
+    int32_t (*decode)(void *context, batch input);
     const float *(*logits)(void *context, int32_t row);
     bool (*cut)(void *memory, int32_t sequence, int32_t from, int32_t to);
     void (*to_halves)(const float *values, uint16_t *halves, int64_t count);
     void (*from_halves)(const uint16_t *halves, float *values, int64_t count);
     sequence *sequences;
-    int64_t sequence_count, context_length, start, end, blocks, width, vocabulary;
+    int64_t sequence_count, context_length, layer_start, layer_end, blocks, width, vocabulary;
     double max_energy;
-    // Samples from the logits of the last decode in a way that is Python's, and gives the token plus one; 0 for none.
+    // Samples from the logits of the last decode, in Python; ABSENT if it cannot.
     int64_t (*pick)(int64_t sequence, int64_t position);
 };
 
 // Frames, as `link.py` packs them.
-struct head {
+struct frame_head {
     uint32_t fields, payload;
     uint64_t number;
     uint8_t packed;
@@ -58,22 +58,22 @@ struct forward {
     uint32_t rows, width;
     uint8_t dtype, reply;
 };
-struct output {
+struct result {
     int64_t micros;
     uint32_t rows, width;
     uint8_t dtype;
 };
-enum dtype { NONE, F32, F16 };
+enum : uint8_t { NONE, F32, F16 };
 
 struct request {
-    head ahead;
-    forward wanted;
+    frame_head head;
+    forward job;
 
     const uint8_t *payload() const { return reinterpret_cast<const uint8_t *>(this + 1); }
 };
 struct answer {
-    head ahead;
-    output made;
+    frame_head head;
+    result output;
 
     uint8_t *payload() { return reinterpret_cast<uint8_t *>(this + 1); }
 };
@@ -89,26 +89,26 @@ int64_t bytes_of_row(const slice &it, uint8_t dtype) {
 
 // Whether these bytes are one request of our kind, and complete.
 bool is_ours(const request &asked, int64_t size) {
-    return size >= int64_t(sizeof(request)) && asked.ahead.packed && asked.ahead.fields == sizeof(forward) &&
-           size == int64_t(sizeof(request)) + asked.ahead.payload;
+    return size >= int64_t(sizeof(request)) && asked.head.packed && asked.head.fields == sizeof(forward) &&
+           size == int64_t(sizeof(request)) + asked.head.payload;
 }
 
 // Whether it may run, and gives what we can give; see `Sequences.check`.
-bool may_run(const slice &it, const forward &wanted) {
-    if (wanted.sequence < 0 || wanted.sequence >= it.sequence_count || wanted.truncate_to != ABSENT) {
+bool may_run(const slice &it, const forward &job) {
+    if (job.sequence < 0 || job.sequence >= it.sequence_count || job.truncate_to != ABSENT) {
         return false;
     }
-    const sequence &state = it.sequences[wanted.sequence];
-    if (state.kind == CLOSED || wanted.position != state.length || state.length >= it.context_length) {
+    const sequence &state = it.sequences[job.sequence];
+    if (state.kind == CLOSED || job.position != state.length || state.length >= it.context_length) {
         return false;
     }
-    if (wanted.stop <= it.start || wanted.stop > it.end || (state.length && wanted.stop != state.stop)) {
+    if (job.stop <= it.layer_start || job.stop > it.layer_end || (state.length && job.stop != state.stop)) {
         return false;
     }
-    if (wanted.stop == it.blocks) {
-        return state.kind != SILENT && wanted.sample_from == 0 && wanted.reply == NONE;
+    if (job.stop == it.blocks) {
+        return state.kind != SILENT && job.sample_from == 0 && job.reply == NONE;
     }
-    return wanted.sample_from == ABSENT && bytes_of_row(it, wanted.reply);
+    return job.sample_from == ABSENT && bytes_of_row(it, job.reply);
 }
 
 // Whether finite values of a sane size are all there is; see `MAX_ENERGY`.
@@ -122,45 +122,46 @@ bool is_sound(const slice &it, const float *row) {
 
 // Put the request's row into the batch; false if it is none.
 bool feed(const slice &it, const request &asked) {
-    const forward &wanted = asked.wanted;
-    if (it.start == 0) {
+    const forward &job = asked.job;
+    if (it.layer_start == 0) {
         int64_t token;
-        if (wanted.dtype != NONE || asked.ahead.payload != sizeof token) {
+        if (job.dtype != NONE || asked.head.payload != sizeof token) {
             return false;
         }
         std::memcpy(&token, asked.payload(), sizeof token);
-        it.rows->tokens[0] = int32_t(token);
+        it.input->tokens[0] = int32_t(token);
         return token >= 0 && token < it.vocabulary;
     }
-    const int64_t size = bytes_of_row(it, wanted.dtype);
-    if (!size || wanted.width != it.width || asked.ahead.payload != size) {
+    const int64_t size = bytes_of_row(it, job.dtype);
+    // With the width, the size of the payload tells that it is one row.
+    if (!size || job.width != it.width || asked.head.payload != size) {
         return false;
     }
-    if (wanted.dtype == F32) {
-        std::memcpy(it.rows->hidden, asked.payload(), size_t(size));
+    if (job.dtype == F32) {
+        std::memcpy(it.input->hidden, asked.payload(), size_t(size));
     } else {
-        it.from_halves(reinterpret_cast<const uint16_t *>(asked.payload()), it.rows->hidden, it.width);
+        it.from_halves(reinterpret_cast<const uint16_t *>(asked.payload()), it.input->hidden, it.width);
     }
-    return is_sound(it, it.rows->hidden);
+    return is_sound(it, it.input->hidden);
 }
 
 // Decode the row that is in the batch, up to its stop; the result lies in the tap or in the logits.
-bool compute(const slice &it, const forward &wanted) {
+bool compute(const slice &it, const forward &job) {
     tap &watch = *it.watch;
     watch.captured_size = watch.fed_size = 0;
     watch.fed_capacity = uint64_t(4 * it.width);
     watch.wanted[0] = 0;
-    if (wanted.stop != it.blocks) {
+    if (job.stop != it.blocks) {
         constexpr char prefix[] = "l_out-";
         char *digits = watch.wanted + sizeof prefix - 1;
         std::memcpy(watch.wanted, prefix, sizeof prefix);
-        *std::to_chars(digits, watch.wanted + sizeof watch.wanted - 1, wanted.stop - 1 - it.start).ptr = 0;
+        *std::to_chars(digits, watch.wanted + sizeof watch.wanted - 1, job.stop - 1 - it.layer_start).ptr = 0;
     }
-    it.rows->rows = 1;
-    it.rows->positions[0] = int32_t(wanted.position);
-    it.rows->sequences[0][0] = int32_t(wanted.sequence);
-    it.rows->outputs[0] = 1;
-    return it.decode(it.context, *it.rows) == 0;
+    it.input->count = 1;
+    it.input->positions[0] = int32_t(job.position);
+    it.input->sequences[0][0] = int32_t(job.sequence);
+    it.input->outputs[0] = 1;
+    return it.decode(it.context, *it.input) == 0;
 }
 
 // The first of the largest logits; ABSENT if that is infinite, or if one is no number.
@@ -190,26 +191,26 @@ int64_t likeliest(const float *logits, int64_t count) {
 }
 
 // Write the result into the reply; false if it is none that may be given.
-bool take(const slice &it, const forward &wanted, answer &reply) {
-    if (wanted.stop == it.blocks) {
-        const int64_t token = it.sequences[wanted.sequence].kind == GREEDY
+bool take(const slice &it, const forward &job, answer &reply) {
+    if (job.stop == it.blocks) {
+        const int64_t token = it.sequences[job.sequence].kind == GREEDY
                                   ? likeliest(it.logits(it.context, 0), it.vocabulary)
-                                  : it.pick(wanted.sequence, wanted.position) - 1;
+                                  : it.pick(job.sequence, job.position);
         std::memcpy(reply.payload(), &token, sizeof token);
-        reply.ahead.payload = sizeof token;
-        reply.made.rows = reply.made.width = reply.made.dtype = 0;
-        return token != ABSENT;
+        reply.head.payload = sizeof token;
+        reply.output.rows = reply.output.width = reply.output.dtype = 0;
+        return token >= 0 && token < it.vocabulary;
     }
     float *row = reinterpret_cast<float *>(it.watch->captured);
     if (it.watch->captured_size != uint64_t(4 * it.width) || !is_sound(it, row)) {
         return false;
     }
-    reply.ahead.payload = uint32_t(bytes_of_row(it, wanted.reply));
-    reply.made.rows = 1;
-    reply.made.width = uint32_t(it.width);
-    reply.made.dtype = wanted.reply;
-    if (wanted.reply == F32) {
-        std::memcpy(reply.payload(), row, reply.ahead.payload);
+    reply.head.payload = uint32_t(bytes_of_row(it, job.reply));
+    reply.output.rows = 1;
+    reply.output.width = uint32_t(it.width);
+    reply.output.dtype = job.reply;
+    if (job.reply == F32) {
+        std::memcpy(reply.payload(), row, reply.head.payload);
     } else {
         std::transform(row, row + it.width, row, [](float value) { return std::clamp(value, -MAX_HALF, MAX_HALF); });
         it.to_halves(row, reinterpret_cast<uint16_t *>(reply.payload()), it.width);
@@ -231,12 +232,14 @@ bool send_all(int socket, const void *data, size_t size) {
 
 }  // namespace
 
-extern "C" uint64_t intelnav_batch_size() {
-    return sizeof(batch);
-}
+// Of what Python has, too, for it to compare.
+extern "C" const uint64_t intelnav_sizes[] = {sizeof(batch), sizeof(tap), sizeof(slice), sizeof(sequence)};
+
+static_assert(sizeof(request) == 80 && sizeof(answer) == 48, "frames are as link.py packs them");
 
 // Answer requests that come on `socket` until there is one for Python, which then lies in `asked`, or a part or several.
-// Returns how many bytes those are, at most `capacity`; 0 once the other side has hung up. `reply` has room for any reply.
+// Returns how many bytes those are, at most `capacity`; 0 once the other side has hung up, or -errno. `reply` has room for
+// any reply.
 extern "C" int64_t intelnav_serve(const slice *it, int socket, request *asked, int64_t capacity, answer *reply) {
     for (;;) {
         const ssize_t size = recv(socket, asked, size_t(capacity), 0);
@@ -244,28 +247,28 @@ extern "C" int64_t intelnav_serve(const slice *it, int socket, request *asked, i
             continue;
         }
         if (size < 0) {
-            return 0;
+            return -errno;
         }
-        const forward &wanted = asked->wanted;
-        if (!is_ours(*asked, size) || !may_run(*it, wanted) || !feed(*it, *asked)) {
+        const forward &job = asked->job;
+        if (!is_ours(*asked, size) || !may_run(*it, job) || !feed(*it, *asked)) {
             return size;
         }
         const auto started = std::chrono::steady_clock::now();
-        const bool computed = compute(*it, wanted);
+        const bool computed = compute(*it, job);
         const auto spent = std::chrono::steady_clock::now() - started;
-        if (!computed || !take(*it, wanted, *reply)) {
-            it->cut(it->memory, int32_t(wanted.sequence), int32_t(wanted.position), -1);
+        if (!computed || !take(*it, job, *reply)) {
+            it->cut(it->memory, int32_t(job.sequence), int32_t(job.position), -1);
             return size;
         }
-        reply->ahead.fields = sizeof(output);
-        reply->ahead.number = asked->ahead.number;
-        reply->ahead.packed = true;
-        reply->made.micros = std::chrono::duration_cast<std::chrono::microseconds>(spent).count();
-        if (!send_all(socket, reply, sizeof *reply + reply->ahead.payload)) {
-            return 0;
+        reply->head.fields = sizeof(result);
+        reply->head.number = asked->head.number;
+        reply->head.packed = true;
+        reply->output.micros = std::chrono::duration_cast<std::chrono::microseconds>(spent).count();
+        if (!send_all(socket, reply, sizeof *reply + reply->head.payload)) {
+            return -errno;
         }
-        sequence &state = it->sequences[wanted.sequence];
-        state.length = wanted.position + 1;
-        state.stop = wanted.stop;
+        sequence &state = it->sequences[job.sequence];
+        state.length = job.position + 1;
+        state.stop = job.stop;
     }
 }

@@ -18,20 +18,21 @@ extern "C" bool intelnav_visit(void *tensor, bool ask, void *user_data) {
     if (it->wanted[0] && !std::strcmp(name, it->wanted)) {
         if (!ask) {
             const uint64_t size = it->bytes_of(tensor);
-            if (size <= it->captured_capacity - it->captured_size) {
+            if (it->captured_size + size <= it->captured_capacity) {
                 it->get(tensor, it->captured + it->captured_size, 0, size);
-                it->captured_size += size;
             }
+            // Counted in any case: who takes the rows learns that there were too many.
+            it->captured_size += size;
         }
         return ask;
     }
     if (it->replaced[0] && !std::strcmp(name, it->replaced)) {
         if (!ask) {
             const uint64_t size = it->bytes_of(tensor);
-            if (size <= it->fed_capacity - it->fed_size) {
+            if (it->fed_size + size <= it->fed_capacity) {
                 it->set(tensor, it->fed + it->fed_size, 0, size);
-                it->fed_size += size;
             }
+            it->fed_size += size;
         }
         return true;
     }
