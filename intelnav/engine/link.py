@@ -29,6 +29,8 @@ _FORWARD = struct.Struct("@qqqqqIIBB6x")
 _OUTPUT = struct.Struct("@qIIB7x")
 OUTPUT_HEAD = _HEAD.size + _OUTPUT.size
 """Bytes of an output's frame before its payload."""
+READ_BYTES = 1 << 16
+"""How much a worker receives at once: little enough that a buffer for it is no mapping of its own each time."""
 _NONE = -1
 _DTYPES = (None, *Dtype)
 

@@ -15,6 +15,7 @@ from intelnav.domain.sampling import Sampling
 from intelnav.engine.batching import Call, next_batch
 from intelnav.engine.chat_template import ChatTemplate
 from intelnav.engine.link import (
+    READ_BYTES,
     Fields,
     Frame,
     FrameReader,
@@ -26,7 +27,7 @@ from intelnav.engine.link import (
     unpack_load,
     write_frame,
 )
-from intelnav.engine.llama import READ_BYTES, LlamaSlice, gpus
+from intelnav.engine.llama import LlamaSlice, gpus
 from intelnav.engine.probe import check_memory, choose_gpus, choose_threads
 
 _PR_SET_PDEATHSIG = 1

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import llama_cpp.llama_cpp as llama
 
 from intelnav.engine.interface import SliceInfo
-from intelnav.engine.link import OUTPUT_HEAD
+from intelnav.engine.link import OUTPUT_HEAD, READ_BYTES
 from intelnav.engine.llama import native
 from intelnav.engine.llama.ggml import base
 from intelnav.engine.llama.native import address
@@ -37,9 +37,8 @@ class Loop:
         pick: Callable[[int, int], int],
         *,
         max_energy: float,
-        capacity: int,
     ) -> None:
-        """`pick` samples for a sequence at a position. `capacity` is how many bytes are received at once."""
+        """`pick` samples for a sequence at a position, from the last decode's only row."""
 
         def picked(sequence: int, position: int) -> int:
             try:
@@ -50,7 +49,7 @@ class Loop:
 
         # Whatever the struct points to lives as long as the loop.
         self._parts = batch, tap, sequences, native.Pick(picked)
-        self._struct = native.Slice(
+        self._struct = native.SliceStruct(
             watch=tap.user_data,
             context=context,
             memory=ctypes.cast(llama.llama_get_memory(context), ctypes.c_void_p),
@@ -72,9 +71,8 @@ class Loop:
             pick=address(self._parts[-1]),
         )
         self._serve = native.library().intelnav_serve
-        self._capacity = capacity
         # Of words, so that the structs in them are aligned.
-        self._received = (ctypes.c_uint64 * (capacity // _WORD))()
+        self._received = (ctypes.c_uint64 * (READ_BYTES // _WORD))()
         self._reply = (ctypes.c_uint64 * ((OUTPUT_HEAD + max(4 * info.width, _TOKEN_BYTES)) // _WORD + 1))()
 
     def serve(self, socket: int) -> bytes:
@@ -82,9 +80,7 @@ class Loop:
 
         Raises OSError for a socket that fails.
         """
-        size = self._serve(
-            ctypes.addressof(self._struct), socket, self._received, self._capacity, self._reply
-        )
+        size = self._serve(ctypes.addressof(self._struct), socket, self._received, READ_BYTES, self._reply)
         if size < 0:
             raise OSError(-size, os.strerror(-size))
         return ctypes.string_at(self._received, size)

@@ -16,7 +16,7 @@ Pick = ctypes.CFUNCTYPE(c_int64, c_int64, c_int64)
 _LIBRARY = Path(__file__).with_name("libnative.so")
 
 
-class Tap(ctypes.Structure):
+class TapStruct(ctypes.Structure):
     """`struct tap`."""
 
     _fields_ = (
@@ -33,7 +33,7 @@ class Tap(ctypes.Structure):
     )
 
 
-class Slice(ctypes.Structure):
+class SliceStruct(ctypes.Structure):
     """`struct slice`."""
 
     _fields_ = (
@@ -46,7 +46,7 @@ class Slice(ctypes.Structure):
     )
 
 
-_SHARED = llama.llama_batch, Tap, Slice, SequenceState
+_SHARED = llama.llama_batch, TapStruct, SliceStruct, SequenceState
 
 
 def address(function: Any) -> int:

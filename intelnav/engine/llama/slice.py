@@ -29,8 +29,6 @@ from intelnav.store.gguf import padded
 # The largest sum of squares in one forward's hidden states: far above what a real model computes, and short of where
 # float32 overflows in a norm. A peer that sends more could leave infinities in a cache, to outlast its session.
 MAX_ENERGY = 1e36
-# Small enough that a buffer for it is no mapping of its own, made and dropped for every forward.
-READ_BYTES = 1 << 16
 
 Result = Output | PeerError | EngineError
 
@@ -63,7 +61,6 @@ class LlamaSlice:
             self._sequences,
             self._pick,
             max_energy=MAX_ENERGY,
-            capacity=READ_BYTES,
         )
 
     def open(self, sequence: int, sampling: Sampling | None) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 
 from intelnav.domain.errors import EngineError
 from intelnav.engine.llama.ggml import base, name_offset
-from intelnav.engine.llama.native import Survey, address, library
-from intelnav.engine.llama.native import Tap as TapStruct
+from intelnav.engine.llama.native import Survey, TapStruct, address, library
 from intelnav.engine.tensor import Rows
 
 # Some architectures scale the hidden states that they are fed like a token's embedding; this names the product.

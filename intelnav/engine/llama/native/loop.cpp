@@ -30,7 +30,7 @@ struct sequence {
 };
 enum : int64_t { CLOSED, SILENT, GREEDY, SAMPLING };
 
-// As `native.Slice` has it; the functions are llama.cpp's and ggml's.
+// As `native.SliceStruct` has it; the functions are llama.cpp's and ggml's.
 struct slice {
     tap *watch;
     void *context, *memory;

@@ -1,4 +1,4 @@
-// What a slice reads out of a graph that llama.cpp computes, and what it puts into it. As `native.Tap` has it.
+// What a slice reads out of a graph that llama.cpp computes, and what it puts into it. As `native.TapStruct` has it.
 
 #pragma once
 
